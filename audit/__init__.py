@@ -1,0 +1,1 @@
+"""Evidence: keys, signed logs, witnesses, bundles, the offline verifier, the watermark."""

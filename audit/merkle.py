@@ -1,0 +1,212 @@
+"""The Merkle tree of RFC 6962: hashes, proofs and their checks (RFC 9162 section 2.1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from audit.errors import AuditError
+
+HASH_BYTES = 32
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+
+
+class ProofFailed(AuditError):
+    """An inclusion or consistency proof does not hold."""
+
+    code = "proof-failed"
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """Return SHA-256(0x00 || entry), RFC 6962 section 2.1."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Return SHA-256(0x01 || left || right), RFC 6962 section 2.1."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Tree:
+    """A Merkle tree that only grows and remembers the hash of every complete subtree.
+
+    Guarantees: appending costs amortised one hash, a root or proof O(log n) hashes.
+    """
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, leaves: Iterable[bytes] = ()):
+        self._levels: list[list[bytes]] = [[]]
+        for leaf in leaves:
+            self.append(leaf)
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self._levels[0])
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf hash (32 bytes)."""
+        _check_hash(leaf)
+        self._levels[0].append(leaf)
+        height = 0
+        while len(self._levels[height]) % 2 == 0:
+            if height + 1 == len(self._levels):
+                self._levels.append([])
+            left, right = self._levels[height][-2:]
+            self._levels[height + 1].append(node_hash(left, right))
+            height += 1
+
+    def leaf(self, index: int) -> bytes:
+        """Return the hash of leaf `index`."""
+        self._check_size(index + 1)
+        return self._levels[0][index]
+
+    def node(self, height: int, index: int) -> bytes:
+        """Return the hash of the complete subtree over leaves [index*2**height, +2**height)."""
+        self._check_size((index + 1) << height)
+        return self._levels[height][index]
+
+    def root(self, size: int | None = None) -> bytes:
+        """Return the root over the first `size` leaves (all of them by default)."""
+        size = self.size if size is None else size
+        self._check_size(size)
+        return self._range(0, size) if size else EMPTY_ROOT
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Return PATH(index, D[size]) of RFC 6962 section 2.1.1."""
+        self._check_size(size)
+        if not 0 <= index < size:
+            raise AuditError(f"no entry {index} in a log of size {size}", code="no-such-entry")
+        proof: list[bytes] = []
+        start, end = 0, size
+        while end - start > 1:
+            middle = start + _split(end - start)
+            if index < middle:
+                proof.append(self._range(middle, end))
+                end = middle
+            else:
+                proof.append(self._range(start, middle))
+                start = middle
+        return tuple(reversed(proof))
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """Return PROOF(old, D[new]) of RFC 6962 section 2.1.2; empty for old 0 or old == new."""
+        self._check_size(new)
+        if not 0 <= old <= new:
+            raise AuditError(f"a log of size {new} cannot extend size {old}", code="bad-sizes")
+        if old in (0, new):
+            return ()
+        proof: list[bytes] = []
+        start, end, whole = 0, new, True
+        while old != end:
+            middle = start + _split(end - start)
+            if old <= middle:
+                proof.append(self._range(middle, end))
+                end = middle
+            else:
+                proof.append(self._range(start, middle))
+                start, whole = middle, False
+        if not whole:
+            proof.append(self._range(start, end))
+        return tuple(reversed(proof))
+
+    def _range(self, start: int, end: int) -> bytes:
+        """Hash leaves [start, end), where start is a multiple of the next power of two."""
+        result: bytes | None = None
+        peaks: list[bytes] = []
+        while start < end:
+            height = (end - start).bit_length() - 1
+            peaks.append(self._levels[height][start >> height])
+            start += 1 << height
+        for peak in reversed(peaks):
+            result = peak if result is None else node_hash(peak, result)
+        if result is None:
+            raise AuditError("a range of no leaves has no hash", code="bad-sizes")
+        return result
+
+    def _check_size(self, size: int) -> None:
+        if not 0 <= size <= self.size:
+            raise AuditError(
+                f"size {size} was asked of a log of {self.size} entries", code="bad-sizes"
+            )
+
+
+def check_inclusion(
+    leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
+) -> None:
+    """Check that `leaf` stands at `index` of the tree of `size` leaves with this root.
+
+    Silence means that it holds (RFC 9162 section 2.1.3.2).
+
+    Raises:
+        ProofFailed: it does not.
+    """
+    for item in (leaf, root, *proof):
+        _check_hash(item)
+    if not 0 <= index < size:
+        raise ProofFailed(f"no entry {index} can be in a log of size {size}")
+    position, last, value = index, size - 1, leaf
+    for sibling in proof:
+        if last == 0:
+            raise ProofFailed(f"the inclusion proof of entry {index} is too long")
+        if position % 2 == 1 or position == last:
+            value = node_hash(sibling, value)
+            while position % 2 == 0 and position != 0:
+                position, last = position >> 1, last >> 1
+        else:
+            value = node_hash(value, sibling)
+        position, last = position >> 1, last >> 1
+    if last != 0 or value != root:
+        raise ProofFailed(f"entry {index} is not in the log of size {size} with this root")
+
+
+def check_consistency(
+    old: int, new: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes
+) -> None:
+    """Check that the tree of `new` leaves extends the tree of `old` leaves.
+
+    Silence means that it holds (RFC 9162 section 2.1.4.2).
+
+    Raises:
+        ProofFailed: it does not.
+    """
+    for item in (old_root, new_root, *proof):
+        _check_hash(item)
+    failed = ProofFailed(f"the log of size {new} does not extend the log of size {old}")
+    if not 0 <= old <= new:
+        raise failed
+    if old in (0, new):
+        same = EMPTY_ROOT if old == 0 else new_root
+        if proof or old_root != same or (new == 0 and new_root != EMPTY_ROOT):
+            raise failed
+        return
+    path = [old_root, *proof] if old & (old - 1) == 0 else list(proof)
+    if not path:
+        raise failed
+    position, last = old - 1, new - 1
+    while position % 2 == 1:
+        position, last = position >> 1, last >> 1
+    older = newer = path[0]
+    for sibling in path[1:]:
+        if last == 0:
+            raise failed
+        if position % 2 == 1 or position == last:
+            older, newer = node_hash(sibling, older), node_hash(sibling, newer)
+            while position % 2 == 0 and position != 0:
+                position, last = position >> 1, last >> 1
+        else:
+            newer = node_hash(newer, sibling)
+        position, last = position >> 1, last >> 1
+    if last != 0 or older != old_root or newer != new_root:
+        raise failed
+
+
+def _split(width: int) -> int:
+    """Return the largest power of two smaller than `width`."""
+    return 1 << ((width - 1).bit_length() - 1)
+
+
+def _check_hash(value: bytes) -> None:
+    if len(value) != HASH_BYTES:
+        raise ProofFailed(f"a hash has {len(value)} bytes and not {HASH_BYTES}")

@@ -1,0 +1,141 @@
+"""Layer one, bytes: files, signatures, tiles and roots are exactly what the parties signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from audit import bundle as bundles
+from audit import digests, note, tiles, verify_log
+from audit.bundle import Bundle, Source
+from audit.errors import AuditError
+from audit.evidence import Collector, Evidence, LogView
+
+
+def check(
+    bundle: Bundle, found: Collector, *, trust: Mapping[str, str], against: str | None
+) -> Evidence | None:
+    """Check a bundle's bytes and return what could be read of it.
+
+    Returns:
+        The evidence, or None if a log or the plan could not be read at all.
+    """
+    sources = {bundles.COORDINATOR: bundle.coordinator} | {
+        f"{bundles.SITES}/{name}": source for name, source in bundle.sites.items()
+    }
+    _check_names(bundle, found)
+    _check_trust(sources, trust, found)
+    witnesses = [note.parse_key(source.keys.witness) for source in sources.values()]
+    logs = {
+        where: verify_log.read(bundle, where, source, witnesses, found)
+        for where, source in sources.items()
+    }
+    expected = {bundles.MANIFEST, bundles.PLAN}
+    for where, log in logs.items():
+        if log is not None:
+            expected.add(f"{where}/{bundles.CHECKPOINT}")
+            expected.update(f"{where}/{t.path}" for t in tiles.needed(log.checkpoint.size))
+    unread = tuple(f"{where}/" for where, log in logs.items() if log is None)
+    _check_files(bundle, expected, unread, found)
+    readable = {where: log for where, log in logs.items() if log is not None}
+    if against is not None:
+        _check_against(readable, against, found)
+    try:
+        plan = bundles.load(bundle.path, bundles.PLAN, most=bundles.MAX_JSON_BYTES)
+    except AuditError as error:
+        found.add("bytes", error.code, bundles.PLAN, str(error))
+        return None
+    coordinator = readable.pop(bundles.COORDINATOR, None)
+    if coordinator is None:
+        return None
+    return Evidence(
+        run=bundle.run,
+        coordinator=coordinator,
+        sites={log.keys.name: log for log in readable.values()},
+        plan=plan,
+        release=bundle.release,
+    )
+
+
+def _check_names(bundle: Bundle, found: Collector) -> None:
+    """Check that no two parties share a name or a key."""
+    everyone = [bundle.coordinator.keys, *(site.keys for site in bundle.sites.values())]
+    if len({keys.name for keys in everyone}) != len(everyone):
+        found.add("bytes", "same-name", bundles.MANIFEST, "two parties have one name")
+    materials = [note.parse_key(k).public for p in everyone for k in (p.log, p.event, p.witness)]
+    if len(set(materials)) != len(materials):
+        found.add("bytes", "same-key", bundles.MANIFEST, "one key serves twice; each needs its own")
+
+
+def _check_trust(sources: Mapping[str, Source], trust: Mapping[str, str], found: Collector) -> None:
+    for where, source in sources.items():
+        pinned = trust.get(source.keys.name)
+        if pinned is not None and pinned != source.keys.log:
+            found.add(
+                "bytes",
+                "untrusted-key",
+                where,
+                f"the bundle states another log key for {source.keys.name} "
+                f"(fingerprint {source.keys.fingerprint}) than the one you trust",
+            )
+
+
+def _check_files(
+    bundle: Bundle, expected: set[str], unread: tuple[str, ...], found: Collector
+) -> None:
+    """Compare the folder with the manifest, both ways."""
+    present = set(bundles.walk(bundle.path))
+    for name in sorted(present - set(bundle.files) - {bundles.MANIFEST}):
+        found.add("bytes", "unexpected-file", name, "this file is not in the bundle's manifest")
+    for name in sorted(bundle.files):
+        known = name in expected or name.startswith((f"{bundles.RELEASE}/", *unread))
+        if not known:
+            found.add("bytes", "unexpected-file", name, "this file has no place in a bundle")
+        if name not in present:
+            found.add("bytes", "missing-file", name, "this file is missing")
+            continue
+        try:
+            if any((bundle.path / name).parents[i].is_symlink() for i in range(name.count("/"))):
+                raise AuditError(f"{name} is behind a symbolic link", code="symlink")
+            if (bundle.path / name).is_symlink() or not (bundle.path / name).is_file():
+                raise AuditError(f"{name} is not a plain file", code="symlink")
+            if not (bundle.path / name).stat().st_size <= bundles.MAX_RELEASE_BYTES:
+                raise AuditError(f"{name} is absurdly large", code="too-large")
+            if digests.file_digest(bundle.path / name) != bundle.files[name]:
+                found.add("bytes", "changed-file", name, "this file differs from the manifest")
+        except AuditError as error:
+            found.add("bytes", error.code, name, str(error))
+    for name in sorted(expected - set(bundle.files) - {bundles.MANIFEST}):
+        found.add("bytes", "missing-file", name, "this file is not in the bundle's manifest")
+
+
+def _check_against(logs: Mapping[str, LogView], against: str, found: Collector) -> None:
+    """Check that a log in the bundle extends an earlier checkpoint of it."""
+    where = "the earlier checkpoint"
+    try:
+        earlier = note.parse_checkpoint(note.parse(against))
+        log = next((v for v in logs.values() if v.checkpoint.origin == earlier.origin), None)
+        if log is None:
+            raise AuditError(
+                f"it is of log {earlier.origin[:128]!r}, which is not in the bundle",
+                code="unknown-log",
+            )
+        note.check_signed(note.parse(against), note.parse_key(log.keys.log))
+    except AuditError as error:
+        found.add("bytes", error.code, where, str(error))
+        return
+    size = log.checkpoint.size
+    if not earlier.size <= size:
+        found.add(
+            "bytes",
+            "log-rolled-back",
+            log.where,
+            f"the log has {size} entries now and had {earlier.size} before: it was rolled back",
+        )
+    elif earlier.size > log.tree.size or log.tree.root(earlier.size) != earlier.root:
+        found.add(
+            "bytes",
+            "log-forked",
+            log.where,
+            f"the log of {size} entries does not extend its earlier {earlier.size} entries; "
+            "keep both checkpoints, they show the fork",
+        )

@@ -1,0 +1,111 @@
+"""Layer three, meaning: budgets were kept, and updates, aggregates and release follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from audit import canonical, verify_budget, verify_release
+from audit.errors import AuditError
+from audit.evidence import Collector, Evidence, Recompute
+from audit.findings import InstitutionFinding, ReleaseFinding
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What the run amounts to: budgets spent and the release."""
+
+    institutions: tuple[InstitutionFinding, ...]
+    release: ReleaseFinding | None
+    rounds: int
+
+
+def check(evidence: Evidence, found: Collector, *, recompute: Recompute) -> Meaning:
+    """Check the run's plan, every institution's budget, the aggregates and the release."""
+    _check_plan(evidence, found)
+    budgets = verify_budget.check(evidence, found, recompute=recompute)
+    outputs = _check_aggregations(evidence, found)
+    release = verify_release.check(evidence, found, outputs=outputs, budgets=budgets)
+    rounds = sum(1 for _ in evidence.coordinator.of("round-closed", evidence.run))
+    return Meaning(tuple(budget.finding for budget in budgets.values()), release, rounds)
+
+
+def _check_plan(evidence: Evidence, found: Collector) -> None:
+    """Check that the plan's digest is that of the plan, in the log and in the bundle."""
+    if evidence.started is None:
+        return
+    index, event = evidence.started
+    place = evidence.coordinator.place(index)
+    digest = event.fields["plan_digest"]
+    try:
+        logged = canonical.encode(event.fields["plan"])
+    except AuditError as error:
+        found.add("meaning", error.code, place, str(error))
+        return
+    if canonical.digest(logged) != digest:
+        found.add("meaning", "plan-differs", place, "the plan's digest is not that of the plan")
+    if evidence.plan != logged:
+        text = "the plan in the bundle is not the one that the run was started with"
+        found.add("meaning", "plan-differs", "plan.json", text)
+    if not 0 < event.fields["quorum"] <= len(evidence.invited):
+        found.add("meaning", "bad-quorum", place, "the quorum cannot be met or asks for nobody")
+
+
+def _check_aggregations(evidence: Evidence, found: Collector) -> list[tuple[int, str]]:
+    """Check that aggregates are made of the accepted updates, each from the one before.
+
+    Returns:
+        (index, output adapter) of every aggregation, in order.
+    """
+    log = evidence.coordinator
+    outputs: list[tuple[int, str]] = []
+    seen: dict[int | None, str] = {}
+    for index, event in log.of("aggregation", evidence.run):
+        place = log.place(index)
+        if event.round in seen:
+            text = f"round {event.round} was aggregated twice"
+            found.add("meaning", "aggregation-repeated", place, text)
+        inputs = sorted((i["institution"], i["update_digest"]) for i in event.fields["inputs"])
+        accepted = sorted(
+            (item.fields["institution"], item.fields["update_digest"])
+            for _, item in log.of("update-accepted", evidence.run)
+            if item.round == event.round
+        )
+        if inputs != accepted or not inputs:
+            text = f"the aggregate of round {event.round} is not made of the accepted updates"
+            found.add("meaning", "inputs-differ", place, text)
+        if outputs and event.fields["input_adapter"] != outputs[-1][1]:
+            text = f"round {event.round} did not start from the aggregate before it"
+            found.add("meaning", "chain-broken", place, text)
+        seen[event.round] = event.fields["input_adapter"]
+        outputs.append((index, event.fields["output_adapter"]))
+    for lost in _rounds_at_quorum(evidence):
+        if lost not in seen:
+            text = f"round {lost} met the quorum and was never aggregated"
+            found.add("meaning", "aggregation-missing", log.where, text)
+    _check_inputs(evidence, seen, found)
+    return outputs
+
+
+def _rounds_at_quorum(evidence: Evidence) -> list[int]:
+    quorum = max(evidence.quorum or 1, 1)
+    return [
+        event.round
+        for _, event in evidence.coordinator.of("round-closed", evidence.run)
+        if event.round is not None and len(event.fields["accepted"]) >= quorum
+    ]
+
+
+def _check_inputs(evidence: Evidence, inputs: dict[int | None, str], found: Collector) -> None:
+    """Check that each site trained from the adapter that the round started from."""
+    for _, accepted in evidence.coordinator.of("update-accepted", evidence.run):
+        site = evidence.sites.get(accepted.fields["institution"])
+        index = accepted.fields["statement_index"]
+        if site is None or accepted.round not in inputs or not index < len(site.events):
+            continue
+        trained = site.events[index]
+        if (
+            trained.kind == "dp-training"
+            and trained.fields["input_digest"] != inputs[accepted.round]
+        ):
+            text = f"{site.keys.name} trained from another adapter than round {accepted.round} had"
+            found.add("meaning", "input-differs", site.place(index), text)

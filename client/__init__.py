@@ -1,0 +1,1 @@
+"""One institution: its records, its budget, its border, its SuperNode and runner."""

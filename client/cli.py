@@ -1,0 +1,270 @@
+"""`privity client`: the institution's commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True)
+_DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
+_RUN = Annotated[str, typer.Argument(metavar="RUN", help="Name of a proposed run.")]
+_JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+def init(
+    directory: _DIR,
+    name: Annotated[str, typer.Option(help="The institution's name, as logs and releases show it.")],
+    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")],
+) -> None:
+    """Make an institution: keys, site.toml, an empty ledger and log.
+
+    Example: privity client init clinic-a --name clinic-a --coordinator fl.example.org:8443
+    """
+    from pydantic import ValidationError
+
+    from client import folder
+    from client.errors import ClientError
+
+    try:
+        made = folder.create(directory, name=name, coordinator=coordinator)
+    except ValidationError:
+        raise ClientError(
+            "use a name of 1 to 64 of a-z 0-9 . _ - and a coordinator as HOST:PORT", code="bad-name"
+        ) from None
+    typer.echo(f"institution {name} is in {directory}")
+    typer.echo(f"fingerprint of its log key: {made.keys().public().fingerprint}")
+    typer.echo(f"send {directory / 'enroll.json'} to the coordinator and read out the fingerprint;")
+    typer.echo(f"put the invitation that comes back at {directory / 'invitation.json'}")
+    typer.echo(f"then: edit {directory / 'site.toml'} and run: privity client doctor {directory}")
+
+
+@app.command()
+def doctor(directory: _DIR, as_json: _JSON = False) -> None:
+    """Check everything before a run: PASS, WARN or FAIL, each with its remedy.
+
+    Example: privity client doctor clinic-a
+    """
+    from client import doctor as checks
+
+    found = checks.examine(directory)
+    if as_json:
+        typer.echo(json.dumps([check.document() for check in found]))
+    else:
+        table = Table("", "check", "finding", "remedy", show_lines=False)
+        colours = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
+        for check in found:
+            verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
+            table.add_row(verdict, check.name, check.finding, check.remedy)
+        Console().print(table)
+    if any(check.verdict == "FAIL" for check in found):
+        raise typer.Exit(2)
+
+
+@app.command()
+def scrub(
+    directory: _DIR,
+    sample: Annotated[int, typer.Option(min=1, help="Records in the review file.")] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="Review file; holds records, keep it at the site.")
+    ] = None,
+) -> None:
+    """Dry run of the de-identification, with a review file of a random sample.
+
+    Example: privity client scrub clinic-a --sample 50
+    """
+    from client import folder, review
+
+    opened = folder.open_folder(directory)
+    target = out or directory / "scrub-review.jsonl"
+    with _bar("scrubbing") as step:
+        report = review.dry_run(opened, sample=sample, out=target, progress=step)
+    table = Table(show_header=False, box=None)
+    table.add_row("records", str(report.records))
+    table.add_row("persons", str(report.persons))
+    table.add_row("kept", str(report.kept))
+    for heading, counts in (
+        ("removed", report.removed),
+        ("quarantined", report.quarantined),
+        ("unreadable", report.faults),
+    ):
+        for name, count in sorted(counts.items()):
+            table.add_row(f"{heading}: {name}", str(count))
+    Console().print(table)
+    typer.echo(f"review {target} and delete it afterwards: it holds records (mode 0600)")
+
+
+@app.command()
+def deid(
+    source: Annotated[str, typer.Argument(metavar="FILE|-", help='JSONL of {"text"[,"person"]}.')],
+    profile: Annotated[str, typer.Option(help="clinical or strict.")] = "clinical",
+    language: Annotated[str, typer.Option(help="en, zh or auto.")] = "auto",
+) -> None:
+    """De-identify texts line by line: JSONL in, JSONL of text, spans and quarantined out.
+
+    Example: privity client deid notes.jsonl --profile strict > clean.jsonl
+    """
+    from client import deid as lines
+    from client.errors import ClientError
+
+    if profile not in ("clinical", "strict") or language not in ("en", "zh", "auto"):
+        raise ClientError(
+            "use --profile clinical|strict and --language en|zh|auto", code="bad-option"
+        )
+    chosen: Literal["clinical", "strict"] = "strict" if profile == "strict" else "clinical"
+    spoken: Literal["en", "zh", "auto"] = (
+        "en" if language == "en" else "zh" if language == "zh" else "auto"
+    )
+    for line in lines.stream(source, profile=chosen, language=spoken):
+        sys.stdout.write(line + "\n")
+
+
+@app.command()
+def plan(
+    directory: _DIR,
+    run_file: Annotated[Path, typer.Option("--run", help="RUN.toml of the coordinator.")],
+    as_json: _JSON = False,
+) -> None:
+    """What a run would cost: ε before and after, what would leave, minutes. Runs nothing.
+
+    Example: privity client plan clinic-a --run triage.toml
+    """
+    from client import estimate, folder
+
+    facts = estimate.plan(folder.open_folder(directory), run_file)
+    _print(facts, as_json)
+    if facts["decision"] != "acceptable":
+        raise typer.Exit(3)
+
+
+@app.command()
+def run(directory: _DIR) -> None:
+    """Connect to the coordinator and answer its runs until Ctrl-C.
+
+    Example: privity client run clinic-a
+    """
+    from client import folder, node
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    for chatty in ("flwr", "httpx", "httpcore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    opened = folder.open_folder(directory)
+    node.run(opened, report=lambda line: typer.echo(f"{opened.settings.name}: {line}", err=True))
+
+
+@app.command()
+def approve(directory: _DIR, run_name: _RUN) -> None:
+    """Approve a proposed run; the decision is signed into the log.
+
+    Example: privity client approve clinic-a triage
+    """
+    _decide(directory, run_name, "approved")
+
+
+@app.command()
+def refuse(directory: _DIR, run_name: _RUN) -> None:
+    """Refuse a proposed run; the decision is signed into the log.
+
+    Example: privity client refuse clinic-a triage
+    """
+    _decide(directory, run_name, "refused")
+
+
+@app.command()
+def budget(directory: _DIR, as_json: _JSON = False) -> None:
+    """The ledger: ε spent, reserved and left for the cohort.
+
+    Example: privity client budget clinic-a
+    """
+    from client import folder
+
+    opened = folder.open_folder(directory)
+    limits = opened.settings.budget
+    balance = opened.ledger().balance(limits.cohort, delta=limits.delta, cap=limits.epsilon)
+    facts: dict[str, Any] = {
+        "cohort": limits.cohort,
+        "unit": "person",
+        "adjacency": "zero-out",
+        "delta": limits.delta,
+        "cap": limits.epsilon,
+        "spent": round(balance.spent, 6),
+        "reserved": round(balance.reserved, 6),
+        "left": round(balance.left, 6),
+        "rows": [
+            {
+                "run": row.run,
+                "noise_multiplier": row.noise_multiplier,
+                "sample_rate": row.sample_rate,
+                "steps": row.steps,
+                "rounds": row.rounds,
+                "rounds_begun": row.rounds_begun,
+                "time": row.time,
+            }
+            for row in balance.rows
+        ],
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    rows = facts.pop("rows")
+    _print(facts, False)
+    table = Table("run", "σ", "sample rate", "steps", "rounds begun", "reserved at")
+    for row in rows:
+        table.add_row(
+            row["run"],
+            f"{row['noise_multiplier']:g}",
+            f"{row['sample_rate']:g}",
+            str(row["steps"]),
+            f"{row['rounds_begun']} of {row['rounds']}",
+            row["time"],
+        )
+    Console().print(table)
+
+
+def _decide(directory: Path, run_name: str, decision: Literal["approved", "refused"]) -> None:
+    from client import decisions, folder
+    from client.errors import ClientError
+
+    opened = folder.open_folder(directory)
+    proposed = decisions.proposed(opened, run_name)
+    begun = opened.ledger().begun(run_name)
+    if decision == "refused" and begun:
+        typer.echo(f"{len(begun)} rounds were trained already; their ε stays spent", err=True)
+    if decisions.read(opened, proposed) == decision:
+        typer.echo(f"{run_name} was {decision} before; nothing changed")
+        return
+    try:
+        decisions.write(opened, opened.log(), proposed, decision, "operator")
+    except OSError:
+        raise ClientError(f"the decision cannot be written in {directory}; free space") from None
+    typer.echo(f"{run_name} is {decision} (plan {decisions.digest(proposed)})")
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    table = Table(show_header=False, box=None)
+    for key, value in facts.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(key.replace("_", " "), shown)
+    Console().print(table)

@@ -1,0 +1,82 @@
+"""De-identify a stream of texts, one JSON object a line, without an institution's folder."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal, TextIO
+
+from client.errors import ClientError
+from privacy.errors import Quarantined
+
+_BATCH = 256
+
+
+def stream(
+    source: str,
+    *,
+    profile: Literal["clinical", "strict"],
+    language: Literal["en", "zh", "auto"],
+) -> Iterator[str]:
+    """Yield one output line for each input line, in order.
+
+    Args:
+        source: a JSONL file of {"text"[, "person"]}, or "-" for standard input.
+        profile: which identifiers count.
+        language: of the texts.
+
+    Yields:
+        {"text", "spans": [{"start", "end", "type"}], "quarantined"}; spans are in code points of
+        the input. A quarantined line has null text and its reason.
+
+    Surrogates are consistent within one call and unlinkable between calls: the key is fresh.
+
+    Raises:
+        ClientError: the source cannot be opened, or a line is no such object (by its number).
+    """
+    from privacy.scrub import Scrubber
+
+    tool = Scrubber.load(profile=profile, language=language, secret=secrets.token_bytes(32))
+    with _open(source) as lines:
+        numbered = enumerate(lines, start=1)
+        while batch := [_parse(number, line) for number, line in islice(numbered, _BATCH)]:
+            texts: Sequence[str] = [text for text, _ in batch]
+            persons: Sequence[str] = [person for _, person in batch]
+            for outcome in tool.scrub_many(texts, persons):
+                yield json.dumps(_answer(outcome), ensure_ascii=False)
+
+
+def _open(source: str) -> TextIO:
+    if source == "-":
+        return sys.stdin
+    try:
+        return open(source, encoding="utf-8")
+    except OSError:
+        raise ClientError(f"{source} cannot be opened; check the path", code="no-file") from None
+
+
+def _parse(number: int, line: str) -> tuple[str, str]:
+    try:
+        values = json.loads(line)
+        text = values["text"]
+        person = values.get("person") or f"line-{number}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text, person = None, None
+    if not isinstance(text, str) or not isinstance(person, str):
+        raise ClientError(
+            f'line {number} is not {{"text": …}}; correct it, or remove it', code="bad-line"
+        )
+    return text, person
+
+
+def _answer(outcome: Any) -> dict[str, Any]:
+    if isinstance(outcome, Quarantined):
+        return {"text": None, "spans": [], "quarantined": outcome.code}
+    return {
+        "text": outcome.text,
+        "spans": [{"start": s.start, "end": s.end, "type": s.type} for s in outcome.spans],
+        "quarantined": False,
+    }

@@ -1,0 +1,88 @@
+"""The institution's half of the evidence: what it witnesses, and what it hands over.
+
+Every message of the coordinator carries its newest checkpoint and the institution's own last
+checkpoint as the coordinator cosigned it. The first is checked and cosigned; the second must be
+in our log's past: a log or a ledger behind it was restored from an old copy and trains no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from audit import note
+from audit.canonical import to_base64
+from audit.errors import AuditError
+from audit.log import Log
+from client.errors import ClientError
+from client.folder import Folder, Invitation
+from privacy.wire import Close, Propose, Round
+
+Down = Propose | Round | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """The evidence part of an answer: newest checkpoint, entries from `have` on, cosignature."""
+
+    checkpoint: str
+    entries: tuple[str, ...]
+    witnessed: int
+    cosignature: str
+
+
+def take(folder: Folder, log: Log, invitation: Invitation, message: Down) -> str:
+    """Check what the coordinator says of both logs, and cosign its checkpoint.
+
+    Returns:
+        Our cosignature line on the coordinator's newest checkpoint.
+
+    Raises:
+        ClientError: our log or ledger is older than what the coordinator cosigned.
+        StaleRequest: the coordinator asked from a size before the one that we cosigned last.
+        AuditError: the coordinator's log does not extend what we saw of it.
+    """
+    check_not_restored(folder, log, invitation, message.cosigned)
+    return folder.witness().cosign_request(
+        message.witness.encode(), log_key=invitation.keys.log, origin=invitation.origin
+    )
+
+
+def check_not_restored(folder: Folder, log: Log, invitation: Invitation, cosigned: str) -> None:
+    """Check that our log and ledger contain everything that the coordinator saw of them.
+
+    Raises:
+        ClientError: the log does not (exit code 4): an older copy was restored.
+        LedgerFault: the ledger lacks a head that the log published.
+    """
+    if cosigned:
+        seen = note.parse(cosigned)
+        note.check_signed(seen, note.parse_key(invitation.keys.witness))
+        past = note.open_checkpoint(
+            cosigned, key=note.parse_key(folder.keys().public().log), origin=folder.origin
+        )
+        if past.size > log.size or log.root(past.size) != past.root:
+            raise ClientError(
+                f"the log in {folder.path} is older than what the coordinator has seen of it; "
+                "restore the newest copy of the whole folder",
+                code="log-restored",
+                exit_code=4,
+            )
+    ledger = folder.ledger()
+    for kind in ("budget-reserved", "dp-training"):
+        for entry in log.entries(kind):
+            ledger.check_holds(str(entry.event.fields["ledger_head"]))
+
+
+def hand_over(folder: Folder, log: Log, origin: str, *, have: int, cosignature: str) -> Handover:
+    """Collect the entries that the coordinator does not hold yet, under a fresh checkpoint.
+
+    Raises:
+        AuditError: the coordinator claims to hold more entries than there are.
+    """
+    checkpoint = log.checkpoint()
+    size = log.size
+    if have > size:
+        raise AuditError("the coordinator claims entries that this log never had", code="have")
+    entries = tuple(to_base64(log.entry(index)) for index in range(have, size))
+    seen = folder.witness().last(origin)
+    return Handover(checkpoint, entries, seen[0] if seen else 0, cosignature)

@@ -1,0 +1,139 @@
+"""The SuperNode: Flower's own loop, composed with the gate and a runner of our own.
+
+The node's key, the connection and the gate live in this process; records never do. The runner is
+a child process that takes tasks over loopback.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from flwr.common.constant import ISOLATION_MODE_PROCESS
+from flwr.supernode import start_client_internal as loop
+from flwr.supernode.main import create_app
+from flwr.supernode.nodestate import NodeStateFactory
+
+from client import connect, identity
+from client.errors import ClientError
+from client.folder import Folder
+from client.gate import GatedFactory
+from configs import files
+
+log = logging.getLogger("privity.node")
+
+_SLEEP_CAP_SECONDS = 0.2
+
+
+class _ShortSleeps:
+    """The `time` module with capped sleeps, for the loop whose 3 s waits are fixed in its code."""
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        time.sleep(min(seconds, _SLEEP_CAP_SECONDS))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+def run(folder: Folder, *, report: Callable[[str], None]) -> None:
+    """Run SuperNode, gate and runner until SIGINT or SIGTERM.
+
+    Raises:
+        ClientError: not invited, the coordinator is unreachable (5), is not who the invitation
+            names (4), does not know this node (3), or the folder is in use (3).
+    """
+    invitation = folder.invitation()
+    with folder.lock():
+        connect.wait_for(folder, invitation, report=report)
+        state = GatedFactory(folder)
+        secret = folder.runtime / "superexec.secret"
+        secret.unlink(missing_ok=True)
+        files.create_secret(secret)
+        server, port = _runtime(folder, state, files.read_secret(secret))
+        address = f"127.0.0.1:{port}"
+        private = folder.node_key()
+        identity.release_predecessor(folder, invitation, private)
+        runner = _start_runner(folder, address)
+        loop.time = _ShortSleeps()
+        report(f"connected to {invitation.coordinator}")
+        try:
+            loop.start_client_internal(
+                state_factory=state,
+                server_address=invitation.coordinator,
+                node_config={},
+                root_certificates=invitation.authority,
+                insecure=False,
+                authentication_keys=(private, private.public_key()),
+                isolation=ISOLATION_MODE_PROCESS,
+                runtime_api_address=address,
+                superexec_auth_secret=files.read_secret(secret),
+                runtime_dependency_install=False,
+            )
+        except SystemExit as ended:
+            if ended.code not in (0, None):
+                raise ClientError(
+                    f"{invitation.coordinator} did not take this node: its key is not enrolled, or "
+                    "another client with the same identity is connected; ask the coordinator, and "
+                    "stop the other client",
+                    code="not-admitted",
+                    exit_code=3,
+                ) from None
+        finally:
+            identity.forget(folder)
+            server.should_exit = True
+            _stop_runner(runner)
+
+
+def _runtime(folder: Folder, state: NodeStateFactory, secret: bytes) -> tuple[uvicorn.Server, int]:
+    listener = socket.socket()
+    try:
+        listener.bind(("127.0.0.1", folder.settings.runtime.port))
+    except OSError:
+        raise ClientError(
+            f"127.0.0.1:{folder.settings.runtime.port} is taken; change runtime.port in site.toml",
+            code="port-taken",
+            exit_code=5,
+        ) from None
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(state_factory=state, superexec_auth_secret=secret),
+            log_level="warning",
+            access_log=False,
+        )
+    )
+    thread = threading.Thread(target=server.run, args=([listener],), name="runtime", daemon=True)
+    thread.start()
+    while thread.is_alive() and not server.started:
+        time.sleep(0.02)
+    return server, listener.getsockname()[1]
+
+
+def _start_runner(folder: Folder, address: str) -> subprocess.Popen[bytes]:
+    runner = subprocess.Popen([sys.executable, "-m", "client.runner", str(folder.path), address])
+
+    def watch() -> None:
+        # A runner that ended by itself would leave tasks unanswered; end with it, loudly.
+        if runner.wait() != 0:
+            log.error("the runner stopped; start the client again")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="runner-watch", daemon=True).start()
+    return runner
+
+
+def _stop_runner(runner: subprocess.Popen[bytes]) -> None:
+    runner.terminate()
+    try:
+        runner.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        runner.kill()

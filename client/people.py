@@ -1,0 +1,176 @@
+"""Records → scrubbed → token sequences, grouped by person: what the private core trains on."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audit import canonical
+from client import records
+from client.errors import ClientError
+from client.folder import Folder
+from client.records import Reading, Record
+from configs import files
+from privacy.errors import Quarantined
+
+if TYPE_CHECKING:
+    from model.base import Base
+    from model.prompts import Example
+    from privacy.scrub import Scrubbed, Scrubber
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One record after the scrub; its texts stay out of every repr."""
+
+    person: str
+    instruction: str = field(repr=False)
+    response: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the scrub did, in counts. Stays at the site; the log gets a salted commitment.
+
+    Attributes:
+        records: readable records. persons: distinct person keys among the kept ones.
+        kept: records that may be trained on.
+        removed: replaced spans by type.
+        quarantined: records held back, by reason.
+        faults: unreadable lines, by reason.
+    """
+
+    records: int
+    persons: int
+    kept: int
+    removed: dict[str, int]
+    quarantined: dict[str, int]
+    faults: dict[str, int]
+
+    def document(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "records": self.records,
+            "persons": self.persons,
+            "kept": self.kept,
+            "removed": dict(sorted(self.removed.items())),
+            "quarantined": dict(sorted(self.quarantined.items())),
+            "faults": dict(sorted(self.faults.items())),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Scrub:
+    """The outcome of scrubbing a whole file."""
+
+    notes: tuple[Note, ...] = field(repr=False)
+    report: Report
+    scrubber_digest: str
+
+
+def read(folder: Folder) -> Reading:
+    """Read the site's records file as its settings say.
+
+    Raises:
+        ClientError: missing, empty or unusable; nothing readable in it.
+    """
+    return records.read(folder.data, person_column=folder.settings.data.person_column)
+
+
+def scrubber(folder: Folder) -> Scrubber:
+    """The scrubber that the site's settings ask for, keyed by the site's secret."""
+    from privacy.scrub import Scrubber
+
+    data = folder.settings.data
+    return Scrubber.load(
+        profile=data.profile, language=data.language, secret=folder.pseudonym_secret()
+    )
+
+
+def scrub(
+    reading: Reading, tool: Scrubber, *, progress: Progress | None = None, batch: int = 256
+) -> Scrub:
+    """Scrub every record's instruction and response.
+
+    Guarantees: a record whose instruction or response is quarantined is held back whole; nothing
+        passes unscanned.
+
+    Raises:
+        ClientError: every record was held back.
+    """
+    notes: list[Note] = []
+    removed: Counter[str] = Counter()
+    held: Counter[str] = Counter()
+    total = len(reading.records)
+    for start in range(0, total, batch):
+        part = reading.records[start : start + batch]
+        for record, outcome in zip(part, _pairs(part, tool), strict=True):
+            fault = next((half for half in outcome if isinstance(half, Quarantined)), None)
+            if fault is not None:
+                held[fault.code] += 1
+                continue
+            instruction, response = (half for half in outcome if not isinstance(half, Quarantined))
+            for half in (instruction, response):
+                removed.update(half.counts)
+            notes.append(Note(record.person, instruction.text, response.text))
+        if progress:
+            progress(min(start + batch, total), total)
+    if not notes:
+        raise ClientError(
+            "the scrub held back every record; look at the reasons with privity client scrub",
+            code="all-quarantined",
+        )
+    report = Report(
+        records=total,
+        persons=len({note.person for note in notes}),
+        kept=len(notes),
+        removed=dict(removed),
+        quarantined=dict(held),
+        faults=dict(Counter(fault.code for fault in reading.faults)),
+    )
+    return Scrub(tuple(notes), report, tool.digest)
+
+
+def _pairs(
+    part: Sequence[Record], tool: Scrubber
+) -> list[tuple[Scrubbed | Quarantined, Scrubbed | Quarantined]]:
+    persons = [record.person for record in part]
+    asked = list(tool.scrub_many([record.instruction for record in part], persons))
+    answered = list(tool.scrub_many([record.response for record in part], persons))
+    return list(zip(asked, answered, strict=True))
+
+
+def group(notes: Sequence[Note], base: Base, *, max_tokens: int) -> tuple[tuple[Example, ...], ...]:
+    """Encode every note and group by person: one item per person, in order of the person key."""
+    from model import prompts
+
+    people: dict[str, list[Example]] = {}
+    for note in notes:
+        example = prompts.encode(base, note.instruction, note.response, max_tokens=max_tokens)
+        people.setdefault(note.person, []).append(example)
+    return tuple(tuple(people[person]) for person in sorted(people))
+
+
+def keep_report(folder: Folder, report: Report) -> str:
+    """Write the report beside the data, mode 0600.
+
+    Returns:
+        The salted commitment that the log may hold: it says nothing without the salt.
+    """
+    salt = secrets.token_hex(16)
+    document: dict[str, Any] = {"salt": salt, "report": report.document()}
+    text = json.dumps(document, indent=2).encode()
+    files.replace(report_path(folder), text, mode=files.PRIVATE)
+    return canonical.digest(canonical.encode(document))
+
+
+def report_path(folder: Folder) -> Path:
+    """Where the newest scrub report lies."""
+    return folder.path / "scrub-report.json"

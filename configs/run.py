@@ -1,0 +1,173 @@
+"""What the coordinator proposes: `Run`, as written in TOML, and `Plan`, as sent to the sites.
+
+A run names the wish (ε at most 2); a plan names the consequence (σ, q, T, C, δ and the adapter's
+frozen half) and is fixed before round 1. Sites see the plan and nothing else; its digest is in
+every signed statement of the run.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+FORMAT: Final = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def decimal(value: float) -> str:
+    """A finite float as a plain decimal string, exact to its shortest repr.
+
+    >>> decimal(1e-05), decimal(2.0)
+    ('0.00001', '2')
+    """
+    text = format(Decimal(repr(float(value))), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("use 1 to 64 of a-z 0-9 . _ - and start with a letter or digit")
+    return value
+
+
+def _digest(value: str) -> str:
+    if not _DIGEST.fullmatch(value):
+        raise ValueError("expected sha256: and 64 hexadecimal digits")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Digest = Annotated[str, AfterValidator(_digest)]
+# Numbers that matter travel as decimal strings, so that no JSON reader can round them.
+Number = Annotated[
+    float,
+    Field(allow_inf_nan=False),
+    PlainSerializer(decimal, return_type=str, when_used="json"),
+]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+class Table(BaseModel):
+    """A frozen table that refuses unknown keys and never quotes the values it was given."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class ModelTable(Table):
+    """The frozen base model: a name of `privity model list` and, if pinned, its digest."""
+
+    name: str = "smollm2-135m-instruct"
+    digest: Digest | None = None
+
+
+class AdapterTable(Table):
+    """FFA-LoRA: A frozen, orthonormal, from a public seed; B trained (Sun et al., 2024)."""
+
+    method: Literal["ffa-lora"] = "ffa-lora"
+    rank: Annotated[int, Field(ge=1, le=256)] = 8
+    alpha: Annotated[int, Field(ge=1, le=1024)] = 16
+    targets: tuple[str, ...] = ()
+    seed: Annotated[str, Field(min_length=1, max_length=200)] = "privity/ffa-lora/1"
+
+
+class PrivacyTable(Table):
+    """What the whole run may cost one person at one institution."""
+
+    epsilon: Annotated[Positive, Field(le=10)] = 2.0
+    delta: Annotated[Positive, Field(lt=0.001)] = 1e-5
+    clip_norm: Positive = 1.0
+    sample_rate: Share = 0.1
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 5
+    steps_per_round: Annotated[int, Field(ge=1, le=10_000)] = 4
+
+
+class TrainingTable(Table):
+    """How the noised gradient is used; public, chosen on synthetic or public data."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 3e-3
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 128
+
+
+class FederationTable(Table):
+    """Who is invited, how many must take part, and how long a round may last."""
+
+    institutions: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
+    quorum: Annotated[int, Field(ge=1)] = 1
+    round_timeout_s: Annotated[Positive, Field(le=86_400)] = 900.0
+    join_timeout_s: Annotated[Positive, Field(le=86_400)] = 300.0
+
+
+class TaskTable(Table):
+    """What the model is to learn, in words for the model card, and the public label set."""
+
+    description: Annotated[str, Field(max_length=500)] = ""
+    labels: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+
+
+class EvaluationTable(Table):
+    """Public or synthetic records of the coordinator on which base and release are scored."""
+
+    path: str = ""
+    description: Annotated[str, Field(max_length=300)] = ""
+    limit: Annotated[int, Field(ge=1)] = 400
+
+
+class Run(Table):
+    """One run as its coordinator writes it (RUN.toml)."""
+
+    format: Literal[1] = FORMAT
+    name: Name
+    model: ModelTable = ModelTable()
+    adapter: AdapterTable = AdapterTable()
+    privacy: PrivacyTable = PrivacyTable()
+    training: TrainingTable = TrainingTable()
+    federation: FederationTable
+    task: TaskTable = TaskTable()
+    evaluation: EvaluationTable = EvaluationTable()
+
+
+class Plan(Table):
+    """What the sites are asked to agree to: data, never code.
+
+    Guarantees: every field that decides privacy is here (σ, q, steps, C, δ, unit, adjacency);
+    `digest(canonical(plan.document()))` identifies it in every statement of the run.
+    """
+
+    format: Literal[1] = FORMAT
+    run: Name
+    model: str
+    model_digest: Digest
+    adapter: AdapterTable
+    frozen_digest: Digest
+    unit: Literal["person"] = "person"
+    adjacency: Literal["zero-out"] = "zero-out"
+    accountant: Literal["pld"] = "pld"
+    epsilon: Annotated[Positive, Field(le=10)]
+    delta: Annotated[Positive, Field(lt=0.001)]
+    noise_multiplier: Positive
+    clip_norm: Positive
+    sample_rate: Share
+    rounds: Annotated[int, Field(ge=1, le=1000)]
+    steps_per_round: Annotated[int, Field(ge=1, le=10_000)]
+    training: TrainingTable
+    task: TaskTable
+    institutions: Annotated[tuple[Name, ...], Field(min_length=1)]
+    quorum: Annotated[int, Field(ge=1)]
+    round_timeout_s: Positive
+
+    @property
+    def steps(self) -> int:
+        """Noisy steps over all rounds."""
+        return self.rounds * self.steps_per_round
+
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON values, decimal strings where numbers matter."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,68 @@
+"""What an institution allows: `Site`, written and owned by the institution; it never leaves it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.run import Name, Positive, Table
+
+
+class DataTable(Table):
+    """Where the records are, and how persons and language are told apart."""
+
+    path: str = "records.jsonl"
+    person_column: Annotated[str, Field(min_length=1, max_length=100)] = "unit_id"
+    language: Literal["en", "zh", "auto"] = "auto"
+    profile: Literal["clinical", "strict"] = "clinical"
+
+
+class BudgetTable(Table):
+    """The most that any person of this cohort may ever cost, over all runs."""
+
+    cohort: Name = "all"
+    epsilon: Annotated[Positive, Field(le=10)] = 2.0
+    delta: Annotated[Positive, Field(lt=0.001)] = 1e-5
+
+
+class PolicyTable(Table):
+    """Which runs are accepted. `ask` waits for `privity client approve`; `policy` decides here."""
+
+    approve: Literal["ask", "policy"] = "ask"
+    models: tuple[str, ...] = ("smollm2-135m-instruct",)
+    run_epsilon: Annotated[Positive, Field(le=10)] = 2.0
+    max_steps: Annotated[int, Field(ge=1)] = 1000
+    max_update_norm: Positive = 10_000.0
+
+
+class RuntimeTable(Table):
+    """Resources of this machine."""
+
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    chunk_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 2048
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    connect_timeout_s: Positive = 300.0
+
+
+class Site(Table):
+    """One institution (site.toml)."""
+
+    format: Literal[1] = 1
+    name: Name
+    coordinator: Annotated[str, Field(pattern=r"^[A-Za-z0-9.\-\[\]:]+:\d{1,5}$")]
+    data: DataTable = DataTable()
+    budget: BudgetTable = BudgetTable()
+    policy: PolicyTable = PolicyTable()
+    runtime: RuntimeTable = RuntimeTable()
+
+
+class Coordinator(Table):
+    """The coordinator's own settings (coordinator.toml)."""
+
+    format: Literal[1] = 1
+    name: Name
+    host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8443
+    control_port: Annotated[int, Field(ge=1, le=65_535)] = 8444
+    bind: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"

@@ -1,0 +1,1 @@
+"""The language model: catalogue, adapter, prompts, scoring, generation."""

@@ -1,0 +1,296 @@
+"""How well the model answers: which label it finds most likely, and how surprised it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from model import forward, prompts
+from model.errors import ModelError
+
+MAX_TOKENS: Final = 512
+# Prompts that say nothing: what a label scores after them is its mere frequency in the language.
+_CONTENT_FREE: Final = ("N/A", "")
+# Tokens, padding included, that go through the model at once.
+_BATCH_TOKENS: Final = 2048
+
+Progress = Callable[[int, int], None]
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """How a model does on labelled records.
+
+    Attributes:
+        records: how many were scored.
+        accuracy: share whose label was found, 0 to 1.
+        macro_f1: F1 averaged over the labels that occur, 0 to 1.
+        loss: mean over records of the mean cross-entropy per response token, in nats.
+    """
+
+    records: int
+    accuracy: float
+    macro_f1: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Trie:
+    """All beginnings of the labels, so that what two labels share is computed once.
+
+    Attributes:
+        nodes: proper non-empty beginnings, each one token longer than its parent.
+        edges: for each label, (index into root + nodes, next token) along its tokens.
+    """
+
+    nodes: tuple[tuple[int, ...], ...]
+    edges: tuple[tuple[tuple[int, int], ...], ...]
+
+
+def classify(
+    model: Any,
+    base: Any,
+    instructions: Sequence[str],
+    labels: Sequence[str],
+    *,
+    calibrate: bool = True,
+    max_tokens: int = MAX_TOKENS,
+    progress: Progress | None = None,
+) -> list[int]:
+    """Choose a label for each instruction by likelihood.
+
+    A label's score is the mean log-probability of its tokens and the end token after the prompt.
+
+    Args:
+        model: the model, with or without an adapter.
+        base: the `Base` whose tokenizer and chat format are used.
+        instructions: what is asked.
+        labels: distinct possible responses, at least one.
+        calibrate: subtract each label's score after prompts without content, so that common
+            words gain nothing from being common (contextual calibration, arXiv:2102.09690).
+        max_tokens: longest prompt with its longest label.
+        progress: called with instructions done and in all.
+
+    Returns:
+        Index into `labels` of the best one, for each instruction in order.
+
+    Raises:
+        ModelError: no labels, or two that read the same.
+    """
+    scores = likelihoods(
+        model, base, instructions, labels, max_tokens=max_tokens, progress=progress
+    )
+    if calibrate:
+        free = likelihoods(model, base, _CONTENT_FREE, labels, max_tokens=max_tokens)
+        scores = scores - free.mean(axis=0)
+    return [int(best) for best in scores.argmax(axis=1)]
+
+
+@torch.inference_mode()
+def likelihoods(
+    model: Any,
+    base: Any,
+    instructions: Sequence[str],
+    labels: Sequence[str],
+    *,
+    max_tokens: int = MAX_TOKENS,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float64]:
+    """Mean log-probability per token of every label after every instruction.
+
+    All labels follow one copy of the prompt in one pass: each sees the prompt and itself only.
+
+    Returns:
+        Shape (instructions, labels), in nats.
+
+    Raises:
+        ModelError: no labels, or two that read the same.
+    """
+    answers = [prompts.answer(base, label) for label in labels]
+    if not answers or len(set(answers)) != len(answers):
+        raise ModelError(
+            "labels must be given, and no two may read the same; correct the list of labels",
+            code="bad-labels",
+        )
+    trie = _trie(answers)
+    room = max_tokens - max(map(len, answers))
+    asked = [prompts.prompt(base, text, max_tokens=room) for text in instructions]
+    scores = np.zeros((len(asked), len(labels)))
+    done = 0
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in _batches([len(ids) + len(trie.nodes) for ids in asked]):
+            scores[batch] = _score(model, [asked[i] for i in batch], trie)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(asked))
+    finally:
+        model.train(was_training)
+    return scores
+
+
+@torch.inference_mode()
+def losses(
+    model: Any,
+    base: Any,
+    rows: Sequence[Row],
+    *,
+    max_tokens: int = MAX_TOKENS,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float64]:
+    """Mean cross-entropy per response token of every (instruction, response), in nats."""
+    examples = [prompts.encode(base, ask, reply, max_tokens=max_tokens) for ask, reply in rows]
+    values = np.zeros(len(examples))
+    done = 0
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in _batches([example.tokens for example in examples]):
+            values[batch] = prompts.loss(model, [examples[i] for i in batch]).double().cpu().numpy()
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(examples))
+    finally:
+        model.train(was_training)
+    return values
+
+
+def perplexity(
+    model: Any, base: Any, rows: Sequence[Row], *, max_tokens: int = MAX_TOKENS
+) -> float:
+    """Perplexity of the responses: exp of the mean of `losses`; each record weighs the same.
+
+    Raises:
+        ModelError: there are no rows.
+    """
+    _some(rows)
+    return math.exp(losses(model, base, rows, max_tokens=max_tokens).mean())
+
+
+def score(
+    model: Any,
+    base: Any,
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    *,
+    calibrate: bool = True,
+    max_tokens: int = MAX_TOKENS,
+    progress: Progress | None = None,
+) -> Scorecard:
+    """Score a model on labelled records.
+
+    Args:
+        model: the model, with or without an adapter.
+        base: the `Base` whose tokenizer and chat format are used.
+        rows: (instruction, response) pairs whose response is one of `labels`.
+        labels: all possible labels.
+        calibrate: see `classify`.
+        max_tokens: longest sequence.
+        progress: called with passes over records done and in all; there are two a record.
+
+    Raises:
+        ModelError: no rows, or a response that is no label.
+    """
+    _some(rows)
+    index = {label.strip(): place for place, label in enumerate(labels)}
+    strange = sum(response.strip() not in index for _, response in rows)
+    if strange:
+        raise ModelError(
+            f"{strange} of {len(rows)} records have a response that is none of the labels; "
+            "correct the labels, or measure perplexity instead",
+            code="bad-labels",
+        )
+    total = 2 * len(rows)
+    report = progress or (lambda done, in_all: None)
+    found = classify(
+        model, base, [ask for ask, _ in rows], labels, calibrate=calibrate,
+        max_tokens=max_tokens, progress=lambda done, _: report(done, total),
+    )  # fmt: skip
+    mean = losses(
+        model, base, rows, max_tokens=max_tokens,
+        progress=lambda done, _: report(len(rows) + done, total),
+    ).mean()  # fmt: skip
+    true = [index[response.strip()] for _, response in rows]
+    return Scorecard(
+        records=len(rows),
+        accuracy=sum(t == f for t, f in zip(true, found, strict=True)) / len(rows),
+        macro_f1=_macro_f1(true, found),
+        loss=float(mean),
+    )
+
+
+def _macro_f1(true: Sequence[int], found: Sequence[int]) -> float:
+    """F1 of each label that occurs among the true ones, averaged."""
+    values = []
+    for label in sorted(set(true)):
+        hits = sum(t == f == label for t, f in zip(true, found, strict=True))
+        values.append(2 * hits / (true.count(label) + found.count(label)))
+    return sum(values) / len(values)
+
+
+def _trie(answers: Sequence[tuple[int, ...]]) -> _Trie:
+    nodes = sorted({ids[:end] for ids in answers for end in range(1, len(ids))})
+    place = {(): 0, **{node: 1 + i for i, node in enumerate(nodes)}}
+    edges = (tuple((place[ids[:at]], ids[at]) for at in range(len(ids))) for ids in answers)
+    return _Trie(nodes=tuple(nodes), edges=tuple(edges))
+
+
+def _score(model: Any, asked: Sequence[tuple[int, ...]], trie: _Trie) -> npt.NDArray[np.float64]:
+    device = forward.device_of(model)
+    size, count = len(asked), len(trie.nodes)
+    width = max(map(len, asked))
+    lengths = torch.tensor([len(ids) for ids in asked], device=device)
+    tails = torch.tensor([[node[-1] for node in trie.nodes]] * size, dtype=torch.int64)
+    ids = torch.cat([forward.pad(list(asked), device=device), tails.to(device)], dim=1)
+
+    steps = torch.arange(width, device=device)
+    depths = torch.tensor([len(node) - 1 for node in trie.nodes], dtype=torch.int64, device=device)
+    positions = torch.cat([steps.expand(size, width), lengths[:, None] + depths], dim=1)
+
+    # A label's token sees the prompt (never its padding) and the label's own beginning.
+    seen = torch.zeros((size, width + count, width + count), dtype=torch.bool, device=device)
+    seen[:, :width, :width] = steps[:, None] >= steps[None, :]
+    seen[:, width:, :width] = (steps[None, :] < lengths[:, None])[:, None, :]
+    own = [[node[: len(other)] == other for other in trie.nodes] for node in trie.nodes]
+    seen[:, width:, width:] = torch.tensor(own, dtype=torch.bool, device=device).view(count, count)
+    mask = torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo().min)[:, None]
+
+    # Asked for: the prompt's last token, then every node of the trie.
+    rows = torch.arange(size, device=device).repeat_interleave(1 + count)
+    columns = torch.cat(
+        [lengths[:, None] - 1, width + torch.arange(count, device=device).expand(size, count)], 1
+    ).flatten()
+    logits = forward.logits_at(model, ids, rows, columns, mask=mask, positions=positions)
+    logits = logits.view(size, 1 + count, -1)
+    norms = logits.logsumexp(dim=-1)
+    scores = np.zeros((size, len(trie.edges)))
+    for label, edges in enumerate(trie.edges):
+        places, wanted = (list(side) for side in zip(*edges, strict=True))
+        gains = logits[:, places, wanted] - norms[:, places]
+        scores[:, label] = gains.double().mean(dim=1).cpu().numpy()
+    return scores
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of similar length together, each batch at most `_BATCH_TOKENS` with padding."""
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and (len(batch) + 1) * lengths[place] > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _some(rows: Sequence[Row]) -> None:
+    if not rows:
+        raise ModelError("there are no records to score; give at least one", code="no-records")

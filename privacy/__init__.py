@@ -1,0 +1,1 @@
+"""Mathematics on text and vectors: scrub, account, train privately, clear what leaves."""

@@ -1,0 +1,298 @@
+"""Differentially private training of adapter weights, a person at a time; the one door to opacus.
+
+Unit: one person, who is one item of `people`. Adjacency: zeroing out that person. A call to `train`
+costs `plan.Mechanism(noise_multiplier, sample_rate, steps)`, which the caller has reserved in the
+ledger. Opacus computes the gradient of each person; clipping, noise and sampling are ours, because
+its own draw from torch's global generator and skip empty batches.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from opacus.accountants import PRVAccountant
+from opacus.grad_sample import GradSampleHooks
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+
+from privacy import trainable
+from privacy.csprng import Csprng
+from privacy.errors import PlanInvalid, UnsupportedModel
+from privacy.plan import Mechanism, check_delta
+
+P = TypeVar("P")
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The numbers of one training call; all public, all fixed before the data is opened.
+
+    Attributes:
+        noise_multiplier: standard deviation of the noise over `clip_norm`, over 0.
+        clip_norm: most that one person can move one step's sum, in the 2-norm over all weights.
+        sample_rate: chance of a person to be in a step, within (0, 1].
+        steps: noisy steps of this call.
+        learning_rate: of the optimizer, over 0.
+        optimizer: "adamw" (without weight decay) or "sgd" (without momentum).
+        chunk_tokens: most padded tokens in one forward pass; memory only, no effect on the result.
+
+    Raises:
+        PlanInvalid: a number is out of its range, or is not a number.
+    """
+
+    noise_multiplier: float
+    clip_norm: float
+    sample_rate: float
+    steps: int
+    learning_rate: float
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    chunk_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        Mechanism(self.noise_multiplier, self.sample_rate, self.steps)
+        for name in ("clip_norm", "learning_rate"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise PlanInvalid(f"{name} is {getattr(self, name)}; give a finite number over 0")
+        if self.optimizer not in _OPTIMIZERS:
+            raise PlanInvalid(f"optimizer is {self.optimizer!r}; give one of {sorted(_OPTIMIZERS)}")
+        if not self.chunk_tokens >= 1:
+            raise PlanInvalid(f"chunk_tokens is {self.chunk_tokens}; give at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a call leaves besides the changed weights.
+
+    Attributes:
+        steps: noisy steps taken, equal to the steps accounted for.
+        state: optimizer state by "<parameter name>.<entry>", made of noised gradients only; for the
+            institution's next round, never sent.
+    """
+
+    steps: int
+    state: dict[str, Tensor]
+
+
+def train(
+    model: nn.Module,
+    people: Sequence[P],
+    *,
+    draw: Callable[[P, Csprng], E],
+    loss: Callable[[nn.Module, Sequence[E]], Tensor],
+    size: Callable[[E], int],
+    settings: Settings,
+    randomness: Csprng,
+    state: Mapping[str, Tensor] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Trained:
+    """Train the model's trainable weights in place with `settings.steps` noisy steps.
+
+    Args:
+        model: every trainable parameter is the weight of an `nn.Linear`, as in an adapter.
+        people: one item is everything of one person. Their number is public.
+        draw: what one person contributes to one step; must look at that person only.
+        loss: for the drawn examples, one loss each, shape (len(examples),); an example's loss must
+            not depend on the others (a mean over its own tokens, never over the batch).
+        size: length in tokens, to batch like with like.
+        settings: the numbers, as reserved.
+        randomness: source of sampling, draws and noise.
+        state: `Trained.state` of the institution's previous round; None to start anew.
+        on_step: called after every step with steps done and steps in all.
+
+    Guarantees: zeroing out one person moves each step's sum by at most `clip_norm`; every step adds
+    fresh noise of `noise_multiplier * clip_norm` to every weight, also if nobody was sampled; sums
+    are divided by the constant `sample_rate * len(people)`; a person whose gradient is not finite
+    contributes nothing; hooks, gradients and activations are gone afterwards, also on an exception.
+
+    Raises:
+        UnsupportedModel: the model or the loss does not give one gradient for each person.
+        PlanInvalid: nobody to train on, or `state` belongs to another model or optimizer.
+    """
+    if not people:
+        raise PlanInvalid("there is nobody to train on; check the records")
+    weights = trainable.find(model)
+    inner = _OPTIMIZERS[settings.optimizer](list(weights.values()), settings.learning_rate)
+    _restore(inner, weights, state or {}, settings.optimizer)
+    optimizer = _PersonOptimizer(inner, settings, people=len(people), randomness=randomness)
+    with _gradient_per_person(model, weights), torch.enable_grad():
+        for done in range(settings.steps):
+            sampled = randomness.poisson_sample(len(people), settings.sample_rate)
+            drawn = [draw(people[index], randomness) for index in sampled]
+            split = trainable.chunks(drawn, size=size, limit=settings.chunk_tokens)
+            for place, chunk in enumerate(split):
+                _backward(model, chunk, loss, weights)
+                optimizer.signal_skip_step(do_skip=place < len(split) - 1)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            if on_step is not None:
+                on_step(done + 1, settings.steps)
+    return Trained(settings.steps, _saved(inner, weights))
+
+
+class _PersonOptimizer(DPOptimizer):
+    """Clips each person's gradient, sums in float64, adds the step's noise, divides by a constant.
+
+    Replaces the parts of Opacus' optimizer that would draw noise from torch's global generator,
+    let a non-finite gradient through, or round the clipped sum to float32 before the noise.
+    """
+
+    def __init__(
+        self, inner: torch.optim.Optimizer, settings: Settings, *, people: int, randomness: Csprng
+    ) -> None:
+        super().__init__(
+            inner,
+            noise_multiplier=settings.noise_multiplier,
+            max_grad_norm=settings.clip_norm,
+            expected_batch_size=settings.sample_rate * people,  # public; the true size is not
+        )
+        self.randomness = randomness
+
+    def clip_and_accumulate(self) -> None:
+        grads = self.grad_samples
+        norms = torch.stack(
+            [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float64) for g in grads]
+        ).norm(dim=0)
+        finite = torch.isfinite(norms)
+        factors = torch.where(finite, self.max_grad_norm / norms.clamp(min=self.max_grad_norm), 0.0)
+        for weight, grad in zip(self.params, grads, strict=True):
+            # Zero times NaN is NaN: the gradient itself has to go as well.
+            clean = grad.double().masked_fill(~finite.view(-1, *[1] * weight.dim()), 0.0)
+            total = torch.tensordot(factors, clean, dims=1)
+            weight.summed_grad = total if weight.summed_grad is None else weight.summed_grad + total
+            weight.grad_sample = weight.grad_sample[:0]  # used once
+
+    def add_noise(self) -> None:
+        std = self.noise_multiplier * self.max_grad_norm
+        for weight in self.params:
+            noise = torch.from_numpy(self.randomness.normal(tuple(weight.shape), std))
+            noised = weight.summed_grad + noise.to(weight.device)
+            weight.grad = noised.to(weight.dtype)
+            weight.summed_grad = None
+
+    def scale_grad(self) -> None:
+        for weight in self.params:
+            weight.grad /= self.expected_batch_size
+
+
+def _backward(
+    model: nn.Module,
+    examples: Sequence[E],
+    loss: Callable[[nn.Module, Sequence[E]], Tensor],
+    weights: Mapping[str, nn.Parameter],
+) -> None:
+    """Leave one gradient for each example in every weight's `grad_sample`."""
+    if not examples:
+        for weight in weights.values():
+            weight.grad_sample = weight.new_zeros((0, *weight.shape))
+        return
+    losses = loss(model, examples)
+    if losses.shape != (len(examples),):
+        raise UnsupportedModel(
+            f"the loss has shape {tuple(losses.shape)} for {len(examples)} people; "
+            "return one loss each"
+        )
+    losses.sum().backward()
+    for name, weight in weights.items():
+        grad = weight.grad_sample
+        if not (
+            isinstance(grad, Tensor)
+            and grad.shape == (len(examples), *weight.shape)
+            and grad.dtype == torch.float32
+        ):
+            raise UnsupportedModel(
+                f"{name} has no float32 gradient for each person; keep people in the first "
+                "dimension, use the layer in every pass, and switch autocast off"
+            )
+
+
+@contextmanager
+def _gradient_per_person(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Make a backward pass leave a gradient for each person; leave no trace of them afterwards."""
+    with trainable.only_trainable_in_training_mode(model), warnings.catch_warnings():
+        # True of the first layer, whose input needs no gradient, and harmless: outputs' suffice.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients")
+        hooks = GradSampleHooks(model, loss_reduction="sum")
+        try:
+            yield
+        finally:
+            hooks.cleanup()
+            for module in model.modules():
+                for attribute in (
+                    "activations",
+                    "max_batch_len",
+                ):  # what an exception leaves behind
+                    module.__dict__.pop(attribute, None)
+            for weight in weights.values():
+                weight.grad = None
+                weight.__dict__.pop("summed_grad", None)
+
+
+def _adamw(weights: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
+
+
+def _sgd(weights: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(weights, lr=learning_rate)
+
+
+_OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
+_STATE: Mapping[str, tuple[str, ...]] = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ()}
+
+
+def _saved(inner: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.detach().cpu().clone()
+        for name, weight in weights.items()
+        for key, value in inner.state.get(weight, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _restore(
+    inner: torch.optim.Optimizer,
+    weights: Mapping[str, nn.Parameter],
+    state: Mapping[str, Tensor],
+    optimizer: str,
+) -> None:
+    if not state:
+        return
+    keys = _STATE[optimizer]
+    if set(state) != {f"{name}.{key}" for name in weights for key in keys}:
+        raise PlanInvalid(
+            f"the optimizer state does not belong to this model and {optimizer}; start without it"
+        )
+    for name, weight in weights.items():
+        entries = {key: state[f"{name}.{key}"].detach().clone() for key in keys}
+        for key, value in entries.items():
+            wanted = () if key == "step" else tuple(weight.shape)
+            if tuple(value.shape) != wanted or not bool(torch.isfinite(value).all()):
+                raise PlanInvalid(
+                    f"{name}.{key} of the optimizer state has another shape or is not finite; "
+                    "start without it"
+                )
+        inner.state[weight] = entries
+
+
+def prv_epsilon(rows: Sequence[Mechanism], *, delta: float) -> float:
+    """Compose `rows` with Opacus' PRV accountant, a second opinion on `plan.epsilon`.
+
+    Returns:
+        An upper bound that includes the accountant's own error of 0.01; 0.0 for no rows.
+    """
+    check_delta(delta)
+    if not rows:
+        return 0.0
+    accountant = PRVAccountant()
+    accountant.history = [(row.noise_multiplier, row.sample_rate, row.steps) for row in rows]
+    with warnings.catch_warnings(), np.errstate(divide="ignore"):  # at rate 1 it takes log(0)
+        # A Renyi bound only sets the width of its grid; there a loose order costs time, not truth.
+        warnings.filterwarnings("ignore", message="Optimal order is the")
+        return max(0.0, float(accountant.get_epsilon(delta)))

@@ -1,0 +1,159 @@
+"""Words for recognising names and for making fictitious ones, English and Chinese. Data only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+def _split(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
+# Given names: the most common ones, to recognise "Given Surname" where the model is unsure.
+FEMALE: Final = frozenset(
+    _split(
+        """
+    abigail agnes aisha alexandra alice alicia allison amanda amber amelia amy ana andrea
+    angela anita ann anna anne annette april ashley audrey barbara beatrice bernadette beth
+    betty beverly brenda bridget brittany camila carla carmen carol caroline carolyn catherine
+    charlotte cheryl chloe christina christine cindy claire clara claudia colleen connie
+    courtney crystal cynthia daisy dana danielle dawn deborah debra denise diana diane dolores
+    donna doris dorothy edith eileen elaine eleanor elena elizabeth ella ellen emily emma
+    erica erin esther ethel eva evelyn fatima fiona florence frances gabriela gina gladys
+    gloria grace hannah harriet hazel heather heidi helen ida ingrid irene iris isabel
+    isabella jacqueline jane janet janice jasmine jean jennifer jessica jill joan joanna
+    josephine joyce judith judy julia julie karen katherine kathleen kathryn katie kayla kelly
+    kim kimberly kristen laura lauren leah lena leslie lillian linda lisa lois lori louise
+    lucia lucy lydia madison margaret maria marie marilyn marjorie martha mary maureen megan
+    melanie melissa mia michelle mildred miriam molly monica nadia nancy naomi natalie nicole
+    nina nora norma olivia pamela patricia paula pauline peggy phyllis priya rachel rebecca
+    regina renee rita robin rosa rose rosemary ruth sabrina sally samantha sandra sara sarah
+    shannon sharon sheila shirley sofia sophia sophie stacy stella stephanie sue susan suzanne
+    sylvia tamara tanya teresa theresa tiffany tina tracy valerie vanessa vera veronica
+    victoria viola violet virginia vivian wanda wendy yolanda yvonne zoe
+        """
+    )
+)
+MALE: Final = frozenset(
+    _split(
+        """
+    aaron adam ahmed alan albert alejandro alex alexander alfred ali allen andre andrew
+    anthony antonio arthur barry benjamin bernard bill billy bob bobby bradley brandon brian
+    bruce bryan calvin carl carlos cesar chad charles chris christian christopher clarence
+    claude clifford colin craig curtis dale daniel darren david dean dennis derek diego dmitri
+    donald douglas dustin dwight earl eddie edgar eduardo edward edwin eli elijah elliot eric
+    ernest ethan eugene evan felix fernando floyd francis francisco frank fred frederick
+    gabriel gary gavin george gerald gilbert glenn gordon graham gregory harold harry harvey
+    hassan hector henry herbert herman howard hugh hugo ian isaac ivan jack jacob jaime jake
+    james jamal jared jason javier jeff jeffery jeffrey jeremy jerome jerry jesse jesus jim
+    jimmy joe joel john johnny jon jonathan jordan jorge jose joseph joshua juan julian justin
+    karl keith kenneth kevin kurt kyle larry lawrence leo leon leonard leroy lewis liam lloyd
+    logan louis lucas luis luke manuel marco marcus mario marvin mark martin mason matthew
+    maurice max melvin michael miguel mike milton mohamed mohammed nathan nathaniel neil
+    nicholas nick noah norman oliver omar oscar owen patrick paul pedro peter philip phillip
+    rafael ralph ramon randall randy raul raymond ricardo richard rick robert roberto rodney
+    roger roland ronald ross roy russell ryan samuel scott sean sebastian sergio seth shane
+    shawn sidney simon stanley stephen steve steven stuart ted terry theodore thomas tim
+    timothy todd tom tommy tony travis trevor tyler vernon victor vincent wade wallace walter
+    warren wayne wesley william willie xavier zachary
+        """
+    )
+)
+
+# Fictitious people are made of these: short, and rare as names of real people.
+NEW_FEMALE: Final = _split(
+    """
+    Abra Adela Alda Alva Anwen Ariela Asta Avis Bela Blythe Brisa Calla Cara Celia Ciara Cora
+    Dalia Delia Dora Effie Elda Elspeth Enid Etta Fay Flora Freya Gwen Hedda Hester Ilse
+    Imogen Ines Isla Jora Juno Kaia Lana Leda Lotte Luna Lyra Maeve Mara Merle Mina Nell Nola
+    Oda Oona Petra Phoebe Ramona Rhea Romy Runa Selma Signe Tamsin Thea Tilda Una Vesna Willa
+    """
+)
+NEW_MALE: Final = _split(
+    """
+    Abel Aldo Alvin Amos Ansel Arlo Arno Axel Basil Boris Bram Cyrus Dario Denzel Dirk Edvin
+    Egon Emil Enzo Ewan Fabian Finn Gideon Gustav Hale Hamish Heath Ira Ivo Jarek Jasper Joss
+    Kai Kaspar Kester Lars Lennox Linus Lorcan Magnus Milo Nils Odin Olaf Orson Otis Otto
+    Percy Piers Quentin Rafe Remy Rolf Rufus Silas Soren Stellan Sven Tavis Torin Ulric Viggo
+    Wilbur Yorick
+    """
+)
+NEW_SURNAMES: Final = _split(
+    """
+    Alderton Amberly Ashgrove Barlowe Beckwith Birchall Blackwater Bramwell Brightwell
+    Broadmoor Brookhurst Calloway Cardew Charwood Claybourne Coldwell Copperfield Cranmore
+    Crestwood Dallow Darrowby Deverell Dunmore Eastlake Edgewell Elmhurst Fairbourne Farrow
+    Fernhill Foxley Garroway Glenmore Greystone Hadlow Halewood Harcastle Hartwell Hawkmoor
+    Hazelton Heathcote Hollis Ironwood Kestrel Kingsmere Lakeham Langmere Larkin Linwood
+    Lockhart Marlowe Marwood Merrow Millbrook Moorland Netherby Northgate Oakhurst Oldacre
+    Penrose Pinewood Quillon Ravenhill Redfern Ridgewell Rookwood Rosedale Rowanberry
+    Sedgewick Selwood Silverton Southmoor Starling Stonebridge Sumnerly Tamworth Thistlewood
+    Thornbury Underhill Valemont Wainwood Westbrook Wetherby Whitcombe Wickham Wildmere
+    Winslade Wolcott Woodrow Wrenfield Yarborough Yewdale
+    """
+)
+NEW_TOWNS: Final = _split(
+    """
+    Alderbrook Ambleford Ashmere Birchport Bramley Brindleton Cedarholm Clearwick Copperton
+    Crowmarsh Dunhaven Eastmere Elmsford Fernbrook Foxhollow Glenhaven Greyharbor Hartsmoor
+    Hollowford Ivybridge Kelmscott Larkhaven Linford Maplecross Merrowdale Mossgate
+    Netherfield Oakmere Pinebarrow Quarrytown Ravensford Rosehaven Saltmarsh Stonehaven
+    Thornwick Underlake Vinehall Westmere Willowbrook Wrenton
+    """
+)
+NEW_STREETS: Final = tuple(
+    f"{word} {way}"
+    for word in ("Alder", "Bellwether", "Copperleaf", "Driftwood", "Elderflower", "Foxglove",
+                 "Goldcrest", "Hawthorn", "Juniper", "Larkspur", "Moonstone", "Nightjar")
+    for way in ("Street", "Lane", "Road", "Way")
+)  # fmt: skip
+NEW_HOUSES: Final = (
+    "Northgate", "Lakeside Cross", "Silver Birch", "Harbor Light", "Greenfield", "Stonebridge",
+    "Willow Park", "Eastmoor", "Redwood Hill", "Clearwater", "Highfield", "Maple Ridge",
+    "Riverbend", "Sunrise Hill", "Westhaven", "Oak Crest",
+)  # fmt: skip
+
+# Chinese surnames, the most common single and double ones.
+ZH_SURNAMES: Final = (
+    "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡"
+    "贾丁魏薛叶阎余潘杜戴夏钟汪田任姜范方石姚谭廖邹熊金陆郝孔白崔康毛邱秦江史顾侯邵孟龙万段雷"
+    "钱汤尹黎易常武乔贺赖龚文庞樊兰殷施陶洪翟安颜倪严牛温芦季俞章鲁葛伍韦申尤毕聂丛焦向柳邢路"
+    "岳齐沿梅莫庄辛管祝左涂谷祁时舒耿牟卜路詹关苗凌费纪靳盛童欧甄项曲成游阳裴席卫查屈鲍位覃霍"
+    "翁隋植甘景薄单包司柏宁柯阮桂闵解强柴华车冉房边辜吉饶刁瞿戚丘古米池滕晋苑邬臧畅宫来嵺苟全"
+    "褚廉简娄盖符奚木穆党燕郎邸冀谈姬屠连郜晏栾郁商蒙计喻"
+)
+ZH_DOUBLE_SURNAMES: Final = (
+    "欧阳", "司马", "上官", "诸葛", "东方", "皇甫", "尉迟", "公孙", "慕容", "令狐", "司徒", "夏侯",
+    "端木", "独孤", "南宫", "长孙", "宇文", "轩辕", "百里", "申屠",
+)  # fmt: skip
+# Characters that given names are made of.
+ZH_GIVEN: Final = frozenset(
+    "伟芳娜秀英敏静丽强磊军洋勇艳杰娟涛明超兰霞平刚桂文辉玲云建国华志红梅春花玉海燕雪琴晶莹波"
+    "宁浩然宇轩梓涵欣怡子博雨桐佳琪思远一鸣诗俊晓立新振芝婷倩颖健鹏飞龙凤珍淑贞惠雅彤萌晨曦阳"
+    "光斌彬凯帅旭东南西北峰岩松柏林森淼江河湖泽天宝庆祥瑞福禄寿喜财富贵荣昌盛兴隆德仁义礼智信"
+    "忠孝廉洁清正永恒久远长安康乐欢悦心爱慧聪颖巧妍嫣然瑶琳璐瑾瑜珊玥珂琬琰珠宏达广才学良善美"
+    "好柔嘉宜君成功业勤奋毅坚钢铁栋梁卫民保根生发金银铜秋冬夏青蓝紫月星辰亮耀灿烂翔腾骏虎豹哲"
+    "翰墨书画琦睿淳朴素心怀若蕾蓉莲荷菊竹萍莉茜薇芸芬香菲蓓苗树楠桦榕枫逸凡奕辰皓轩煜祺锦程洁"
+    "露虹霖沛润泓涵漪源泉溪潇潮滨津进启承继绍嗣祖宗家齐治国邦"
+)
+ZH_NEW_SURNAMES: Final = tuple(
+    "闻裘谌巫封芮储麻巴弓牧隗宓蓬仰仲伊暴钭厉戎束池幸韶蒲邰蔺印宿从鄂索赤"
+)
+ZH_NEW_GIVEN: Final = tuple("澄岚屿棠霁筠舟禾砚朔岑汀槿杳芷笙珩煦翊湛霏予琅粲蘅楹旸骞绾昱苒蓁")
+ZH_NEW_STREETS: Final = (
+    "云溪",
+    "松涛",
+    "青禾",
+    "竹影",
+    "银杏",
+    "望月",
+    "听泉",
+    "落霞",
+    "丹枫",
+    "碧波",
+)
+
+MONTHS: Final = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september",
+    "october", "november", "december",
+)  # fmt: skip

@@ -1,0 +1,204 @@
+"""Rules that find names by their company: titles, forms of address, and the words around them.
+
+The language model knows names by sight; these rules know them by place, in English and Chinese, and
+find further mentions of a name that is known already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import regex
+
+from privacy import medical, names
+from privacy.spans import Hit
+
+TIMEOUT_S: Final = 2.0
+"""Longest time that one rule may take over one text; then the record is quarantined."""
+
+TITLES: Final = frozenset(
+    {"mr", "mrs", "ms", "miss", "mx", "dr", "prof", "doctor", "professor", "nurse", "sister", "sir"}
+    | {"madam", "judge", "officer", "rev", "sgt", "capt", "señor", "señora", "mme", "herr", "frau"}
+)
+
+_NAME: Final = (
+    r"(?:(?:(?:Mc|Mac|O['’]|D['’]|van |von |de |del |der |den |di |da |la |bin |al-)*"
+    r"\p{Lu}[\p{L}'’]+(?:-\p{Lu}\p{L}+)?)|[A-Z]\.)"
+)
+_FULL: Final = rf"{_NAME}(?: {_NAME}){{0,3}}"
+_TITLED: Final = regex.compile(
+    rf"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Doctor|Professor|Nurse|Sister|Sir|Madam|Judge|Officer|"
+    rf"Rev|Sgt|Capt|Señora?|Mme|Herr|Frau)\.? ?(?P<v>{_FULL})"
+)
+_CALLED: Final = regex.compile(
+    r"(?<!\w)(?:[Nn]amed?|[Nn]ame is|[Nn]ame:|[Cc]alled|[Pp]atient(?: name)?(?: is)?|[Pp]t\.?|"
+    r"[Cc]ustomer|[Cc]lient|[Mm]ember|[Cc]aller|[Ff]amily of|[Dd]aughter|[Ss]on|[Ww]ife|[Hh]usband|"
+    r"[Mm]other|[Ff]ather|[Ss]ister|[Bb]rother|[Pp]artner|[Ss]pouse|[Gg]uardian|[Nn]ext of kin|"
+    r"[Ss]igned(?: by)?|[Ss]incerely|[Rr]egards|[Tt]hank you|[Tt]hanks|[Dd]ear|[Hh]ello|[Hh]i|"
+    r"[Ii] am|[Ii]['’]m|[Tt]his is|[Cc]ontact|[Aa]ttn|[Rr]e|[Cc]ardholder|[Bb]eneficiary|[Pp]ayee|"
+    r"[Cc]hat with|[Nn]ote for|[Rr]efer(?:s|red)|[Pp]hysician|[Ss]urgeon|[Uu]ser|[Cc]/[Oo])"
+    rf"[,:]? (?P<v>{_FULL})"
+)
+_CARE: Final = regex.compile(
+    r"(?<!\w)(?:[Ss]een|[Aa]dmitted|[Tt]reated|[Ee]valuated|[Dd]iagnosed|[Oo]perated|"
+    r"[Hh]ospitali[sz]ed|[Rr]eferred|[Tt]ransferred|[Pp]resent(?:ed|ing|s)|[Vv]isit(?:ed|ing|s)?|[Oo]bserved|[Ff]ollowed|"
+    r"[Cc]onsult\w*|[Ss]urgery|[Rr]eviewed|[Mm]anaged|[Ll]ives|[Ll]iving|"
+    r"[Rr]esid\w+|[Ff]rom|[Aa]ppointment|[Aa]ppt|[Cc]are|[Cc]linic)"
+    r"(?: \w+){0,2}? (?:at|in|to|from|@)(?: the| our)? "
+    r"(?P<v>[A-Z][\w'’-]{2,}(?: (?:&|of|and(?= [A-Z])|[A-Z][\w'’.-]+))*)"
+)
+_LOCAL: Final = regex.compile(
+    r"(?<!\w)(?P<v>[A-Z]\p{Ll}{2,}(?: [A-Z]\p{Ll}+)? (?:facility|clinic|hospital|office|campus|"
+    r"branch|site|location|practice))(?!\w)"
+)
+_PAIR: Final = regex.compile(
+    r"(?<![\w.-])\p{Lu}\p{Ll}+ (?:[A-Z]\.? )?"
+    r"(?:\p{Lu}\p{L}+(?:-\p{Lu}\p{L}+)?|[A-Z]\.)(?!\w)"
+)
+_INITIAL: Final = regex.compile(r"(?<![\w.-])[A-Z]\p{Ll}{2,} [A-Z]\.(?=[\s,;:)?!'’]|$)")
+_POSSESSIVE: Final = regex.compile(r"['’]s?$")
+
+_SURNAME: Final = "(?:" + "|".join(names.ZH_DOUBLE_SURNAMES) + f"|[{names.ZH_SURNAMES}])"
+_ZH_STOP: Final = (
+    "的了来在于因有说称已主入男女今昨前后是为等和及与头胸腹发咳想要反自曾患需到去现无未从被把将就也都很不没"
+    "给让请对向上下左右双手脚腰背肩膝血心肺肝肾胃诉述经每至疼痛麻晕吐泻出住做行拟收转复查看吃服用问电您你我他她"
+)
+_ZH_GIVEN: Final = rf"[\u4e00-\u9fff--[{_ZH_STOP}]]"
+_ZH_FULL: Final = (
+    rf"(?:{_SURNAME}{_ZH_GIVEN}{{1,2}}|{_SURNAME}[某xX*]{{1,2}}|"
+    rf"[\u4e00-\u9fff]{{1,6}}(?:[·•][\u4e00-\u9fff]{{1,6}}){{1,2}})"
+)
+_ZH_AFTER: Final = regex.compile(
+    r"(?V1)(?:患者|病人|病员|姓名|联系人|家属|亲属|客户|户主|户名|持卡人|收款人|付款人|投保人|被保险人|受益人|经办人|申请人|"
+    r"本人|我叫|我是|名叫|叫做|名字是|医生|医师|大夫|护士|主任|父亲|母亲|妻子|丈夫|儿子|女儿|配偶|法人|司机|员工|经理|转来患者)"
+    rf"(?:姓名)?[\s:为是,]{{0,2}}(?P<v>{_ZH_FULL})"
+)
+_ZH_BEFORE: Final = regex.compile(
+    rf"(?V1)(?:(?<![\u4e00-\u9fff])|(?<=[,。;、,;:和与由给向找请是]))(?P<v>{_SURNAME}{_ZH_GIVEN}{{0,2}})"
+    r"(?=先生|女士|小姐|医生|医师|大夫|护士|主任|老师|经理|教授|院长|阿姨|叔叔|奶奶|爷爷|大爷|大妈|同志|的家属|来电|来院|"
+    r"[,((\s]{1,2}[男女][,。\s]|,\d{1,3}岁)"
+)
+_ZH_CHUNK: Final = regex.compile(
+    rf"(?V1)(?<![\u4e00-\u9fff])(?P<v>{_SURNAME}(?P<given>[\u4e00-\u9fff]{{1,2}}))(?![\u4e00-\u9fff])"
+)
+_ZH_NICK: Final = regex.compile(
+    r"(?<![\u4e00-\u9fff])(?P<v>[老小阿][王李张刘陈杨赵黄周吴徐孙朱郭何梁宋郑谢韩唐冯董林罗])"
+    r"(?=[,。;,;说来的]|$)"
+)
+
+
+def english(text: str, *, strict: bool) -> Iterator[Hit]:
+    """Yield names found by English titles, roles, and well-known given names."""
+    for match in _TITLED.finditer(text, timeout=TIMEOUT_S):
+        # The title goes with the name: "Dr. Iyer" is one person's name in full.
+        yield _hit(text, match.start(), match.end(), 0.8)
+    for rule in (_CALLED, _PAIR, _INITIAL):
+        for match in rule.finditer(text, timeout=TIMEOUT_S):
+            start, end = match.span("v" if rule is _CALLED else 0)
+            first = text[start:end].split()[0].lower()
+            known = first in names.FEMALE or first in names.MALE
+            if rule is _PAIR and not (known or strict):
+                continue
+            if not strict and medical.is_medical(text[start:end], text[end : end + 20]):
+                continue
+            if rule is _CALLED and not known and medical.is_medical(first):
+                continue
+            yield _hit(text, start, end, 0.65)
+
+
+def chinese(text: str) -> Iterator[Hit]:
+    """Yield names found by Chinese forms of address, roles, and lone surname-given chunks."""
+    for rule in (_ZH_AFTER, _ZH_BEFORE, _ZH_CHUNK, _ZH_NICK):
+        for match in rule.finditer(text, timeout=TIMEOUT_S):
+            start, end = match.span("v")
+            if medical.is_medical_zh(text[start:end]):
+                continue
+            if rule is _ZH_CHUNK and not names.ZH_GIVEN.issuperset(match["given"]):
+                continue
+            yield Hit(start, end, "PERSON", 0.7)
+
+
+def places(text: str) -> Iterator[Hit]:
+    """Yield institutions and towns that stand where one is seen, treated, or lives."""
+    for rule in (_CARE, _LOCAL):
+        for match in rule.finditer(text, timeout=TIMEOUT_S):
+            start, end = match.span("v")
+            surface = text[start:end].rstrip(".'’-")
+            words = surface.split()
+            # "in January" is a date, "in ER" a ward; a ward's name is medical.
+            if medical.is_medical(words[0]) or words[0].lower() in names.MONTHS:
+                continue
+            yield Hit(start, start + len(surface), "ORGANIZATION", 0.45)
+
+
+def repeats(text: str, hits: Iterable[Hit], *, keep: bool = True) -> Iterator[Hit]:
+    """Yield further mentions of what was found.
+
+    A full name makes its parts known too: after "Maria Lopez", a bare "Lopez" is a person.
+
+    Args:
+        text: the detection copy.
+        hits: what was found in it.
+        keep: whether medical words are left alone.
+    """
+    known: dict[str, str] = {}
+    for hit in hits:
+        surface = text[hit.start : hit.end]
+        if hit.type not in {"AGE", "DATE_TIME"}:
+            known.setdefault(surface, hit.type)
+        if hit.type != "PERSON":
+            continue
+        for part in regex.split(r"[\s.]+", surface):
+            medicine = keep and medical.is_medical(part)
+            if len(part) >= 3 and part[0].isupper() and part.lower() not in TITLES and not medicine:
+                known.setdefault(part, hit.type)
+        if len(surface) == 3 and surface[0] in names.ZH_SURNAMES:
+            known.setdefault(surface[1:], hit.type)
+    folded = fold(text)
+    for surface, kind in known.items():
+        for start in mentions(text, folded, surface):
+            yield Hit(start, start + len(surface), kind, 0.4)
+
+
+def fold(text: str) -> str:
+    """Return `text` in lower case, of the same length."""
+    if text.isascii():
+        return text.lower()
+    return "".join(low if len(low := c.lower()) == 1 else c for c in text)
+
+
+def mentions(text: str, folded: str, surface: str) -> Iterator[int]:
+    """Yield where `surface` stands in `text` as a word of its own.
+
+    A single word that is no known given name must match in case, or be all capitals: the name
+    "Salter" is not the word "salter". Anything longer matches in any case.
+
+    Args:
+        text: where to look.
+        folded: `fold(text)`.
+        surface: what to look for.
+    """
+    lower = fold(surface)
+    if sum(c.isalnum() for c in surface) < 2 or lower not in folded:
+        return
+    exact = surface.isalpha() and surface.isascii()
+    exact = exact and not (lower in names.FEMALE or lower in names.MALE)
+    at = folded.find(lower)
+    while at >= 0:
+        end = at + len(lower)
+        inside = (_word(text, at - 1) and _word(text, at)) or (
+            _word(text, end) and _word(text, end - 1)
+        )
+        if not inside and (not exact or text[at:end] in {surface, surface.upper()}):
+            yield at
+        at = folded.find(lower, at + 1)
+
+
+def _word(text: str, at: int) -> bool:
+    return 0 <= at < len(text) and text[at].isascii() and text[at].isalnum()
+
+
+def _hit(text: str, start: int, end: int, score: float) -> Hit:
+    surface = _POSSESSIVE.sub("", text[start:end])
+    return Hit(start, start + len(surface), "PERSON", score)

@@ -1,0 +1,385 @@
+"""The patterns of direct identifiers, as data: one row a pattern, English and Chinese.
+
+Written for ASCII character classes (`FLAGS`): to Unicode a Chinese character is a word character,
+so that a plain word boundary never sees the number in "卡号4000...". A pattern that needs a clue
+before the value names the value `v`; only the value is replaced. A checksum that holds raises the
+score to 1; one that fails changes nothing, because a mistyped card number is still a card number.
+The text is in its detection form (`privacy.normalise`), where full-width punctuation is ASCII.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import regex
+
+from privacy.checksums import chinese_id, iban, luhn
+from privacy.names import MONTHS
+
+FLAGS: Final = int(
+    regex.IGNORECASE | regex.MULTILINE | regex.DOTALL | regex.ASCII,
+)  # 154: the value for Presidio's `global_regex_flags`
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One pattern of one type.
+
+    Attributes:
+        type: the type of what it finds.
+        name: unique short name.
+        regex: the expression, for `FLAGS`.
+        score: how sure a match is, above 0 and below 1.
+        check: an optional checksum over the matched text.
+        profile: "strict" if only the strict profile uses it.
+        needs: what a text must hold for a match to be possible, to save time.
+    """
+
+    type: str
+    name: str
+    regex: str
+    score: float
+    check: Callable[[str], bool] | None = None
+    profile: Literal["clinical", "strict"] = "clinical"
+    needs: Literal["", "digit", "han"] = "digit"
+
+
+_MONTH: Final = "(?:" + "|".join(f"{m[:3]}(?:{m[3:]})?" for m in MONTHS) + r"|sept)\.?"
+_DAY: Final = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
+_YEAR: Final = r"(?:1[89]|20)\d\d"
+_WAY: Final = (
+    r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd|court|ct|place|pl|square|sq|"
+    r"terrace|way|circle|cir|parkway|pkwy|highway|hwy|close|crescent|row|walk|trail)"
+)
+_FACILITY: Final = (
+    r"(?-i:Hospital|Hospitals|Clinic|Clinics|Medical Cent(?:er|re)|Health Cent(?:er|re)|"
+    r"Cancer Cent(?:er|re)|Surgery Cent(?:er|re)|Care Cent(?:er|re)|Cent(?:er|re)|Infirmary|"
+    r"Hospice|Pharmacy|Nursing Home|Health System|Health|Healthcare|Medical|Urgent Care|Rehab|"
+    r"Practice|Office|University|Bank|Institute|Laborator(?:y|ies)|Labs|Facility|Ward|General|Memorial|"
+    r"Wellness|ER|ED|Hosp)"
+)
+_LABEL: Final = (
+    r"(?:m\.?r\.?n\.?|medical record|health record|patient (?:id|identifier|number|no)|chart|"
+    r"record|"
+    r"account|acct|a/c|policy|member(?:ship)?|customer|client|claim|case|file|reference|ref|"
+    r"confirmation|ticket|order|invoice|passport|licen[cs]e|driver'?s licen[cs]e|beneficiary|"
+    r"insurance|health plan|plan|subscriber|group|nhs|dea|npi|ssn|social security|tax id|tin|"
+    r"certificate|device|serial|vin|plate|registration|employee|student|encounter|visit|accession|"
+    r"specimen|prescription|rx|user|routing|sort code|swift|bic|pin|id|identifier)"
+)
+_ZH_LABEL: Final = (
+    "(?:病历号?|病案号?|住院号?|门诊号?|就诊卡号?|就诊号|登记号|检查号|标本号|处方号|床号|档案号?|客户号|客户编号|"
+    "会员号|保单号?|账号|帐号|账户|卡号|工号|学号|护照号?码?|驾驶证号?|医保卡?号?|社保卡?号?|身份证号?码?|证件号?码?|"
+    "军官证号?|订单号|流水号|合同号|编号|单号|车牌号?|微信号?|QQ号?|qq|vx|ID)"
+)  # fmt: skip
+
+# A Chinese address begins after these words, not with them.
+_ZH_START: Final = "(?![住在于到自址为是从往来的]|家住|来自|位于|现住|居住|地址|户籍)"
+_UNIT: Final = r"(?!\s?(?:/|%|mg|mcg|ml|iu|units?|cells|copies|元|万|美元|单位|次|步))"
+
+PATTERNS: Final[tuple[Pattern, ...]] = (
+    # Contacts.
+    Pattern(
+        "EMAIL_ADDRESS", "email",
+        r"(?<![\w.+-])[\w.!#$%&'*+/=?^`{|}~-]{1,64}\s?@\s?"
+        r"(?:[\w-]{1,63}\s?\.\s?){1,5}[a-z]{2,24}(?!\w)",
+        0.9, needs="",
+    ),
+    Pattern(
+        "EMAIL_ADDRESS", "email-spelled",
+        r"(?<!\w)[\w.+-]{1,64}\s?[\[({]?\s?(?:at|@)\s?[\])}]?\s?(?:[\w-]{1,63}\s?[\[({]?\s?"
+        r"(?:dot|\.)\s?[\])}]?\s?){1,4}(?:com|org|net|edu|gov|cn|uk|de|info|io)(?!\w)",
+        0.85, needs="",
+    ),
+    Pattern(
+        "URL", "url",
+        r"(?:https?://|www\.)[^\s<>\"'。、,;)\u4e00-\u9fff]{3,200}",
+        0.85, needs="",
+    ),
+    Pattern(
+        "IP_ADDRESS", "ipv4",
+        r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+        r"(?![\d.]*\d)",
+        0.8,
+    ),
+    Pattern(
+        "IP_ADDRESS", "ipv6",
+        r"(?<![\w:])(?:[\da-f]{1,4}:){3,7}(?::?[\da-f]{1,4}){1,4}(?![\w:])",
+        0.7,
+    ),
+    Pattern("IP_ADDRESS", "mac", r"(?<![\w:-])(?:[\da-f]{2}[:-]){5}[\da-f]{2}(?![\w:-])", 0.8),
+    Pattern(
+        "PHONE_NUMBER", "phone-cn",
+        r"(?<!\d)(?:\+?(?:00)?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)",
+        0.75,
+    ),
+    Pattern(
+        "PHONE_NUMBER", "phone-cn-land",
+        r"(?<!\d)\(?0[1-9]\d{1,2}\)?[ -]?[2-9]\d{2,3}[ -]?\d{4}(?:[-转 ]{1,2}\d{1,5})?(?!\d)",
+        0.6,
+    ),
+    Pattern(
+        "PHONE_NUMBER", "phone-cn-service",
+        r"(?<!\d)[48]00[ -]?\d{3,4}[ -]?\d{3,4}(?:[-转]\d{1,5})?(?!\d)",
+        0.6,
+    ),
+    Pattern(
+        "PHONE_NUMBER", "phone-us",
+        r"(?<![\w.-])(?:\+?1[ .-]?)?(?:\(\d{3}\)\s?|\d{3}[ .-])\d{3}[ .-]\d{4}(?:\s?(?:x|"
+        r"ext\.?|extension)\s?\d{1,6})?(?![\w-])",
+        0.75,
+    ),
+    Pattern("PHONE_NUMBER", "phone-short", r"(?<![\w.-])\d{3}-\d{4}(?![\w-])", 0.5),
+    Pattern(
+        "PHONE_NUMBER", "phone-world",
+        r"(?<!\w)(?:\+|00)[1-9](?:[ ().\-/]{0,2}\d){6,14}(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?!\d)",
+        0.7,
+    ),
+    Pattern(
+        "PHONE_NUMBER", "phone-clue",
+        r"(?:phone|tel|telephone|mobile|cell|fax|call(?: back)?(?: on| at)?|reach(?:ed)? "
+        r"(?:me |him |her |them )?(?:on|at)|电话|手机号?码?|座机|传真|致电)[\s:.#]{0,3}"
+        r"(?:is |number |no\.? |at |为|是)?(?P<v>\+?\(?\d(?:[ ().\-/]{0,2}\d){5,14}(?:\s?"
+        r"(?:x|ext\.?)\s?\d{1,6})?)(?!\d)",
+        0.8,
+    ),
+    # Numbers that states and banks give.
+    Pattern("NATIONAL_ID", "ssn", r"(?<![\d-])\d{3}[- ]\d{2}[- ]\d{4}(?![\d-])", 0.85),
+    Pattern(
+        "NATIONAL_ID", "ssn-clue",
+        r"(?:ssn|social security(?: number)?|social)[\s:#]{0,3}(?:is |no\.? )?"
+        r"(?P<v>\d[\d -]{6,12}\d)",
+        0.9,
+    ),
+    Pattern(
+        "NATIONAL_ID", "cn-id",
+        r"(?<!\d)[1-9]\d{5}[ -]?(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|"
+        r"3[01])[ -]?\d{3}[\dx](?![\da-z])",
+        0.85, chinese_id,
+    ),
+    Pattern(
+        "NATIONAL_ID", "cn-id-old",
+        r"(?<!\d)[1-9]\d{5}\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}(?!\d)",
+        0.6,
+    ),
+    Pattern(
+        "NATIONAL_ID", "uk-nino",
+        r"(?-i:(?<!\w)[A-CEGHJ-PR-TW-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w))",
+        0.8,
+    ),
+    Pattern("CREDIT_CARD", "card", r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\d])", 0.55, luhn),
+    Pattern(
+        "IBAN_CODE", "iban",
+        r"(?<![a-z\d])(?:(?-i:[A-Z]{2})\d{2}(?: ?(?-i:[A-Z\d]{4})){2,7}(?: ?"
+        r"(?-i:[A-Z\d]{1,3}))?|[a-z]{2}\d{2}[a-z\d]{11,30})(?![a-z\d])",
+        0.8, iban,
+    ),
+    # Numbers that institutions give.
+    Pattern(
+        "RECORD_NUMBER", "record-clue",
+        r"(?<![a-z])" + _LABEL +
+        r"(?:\s?(?:number|num|no\.?|id|code|nr|card))?[\s:#=\-]{0,4}(?:is |was |of )?(?P<v>"
+        r"(?=[a-z\d\-/]{0,24}\d)(?!\d{1,2}(?![\w-]))(?!(?:19|20)\d\d"
+        r"(?![\w-]))[a-z\d][a-z\d\-/]{2,24})(?!\w)",
+        0.8,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "record-clue-zh",
+        _ZH_LABEL +
+        r"[\s:#为是]{0,3}(?P<v>(?=[a-z\d_\-]{0,24}\d)[a-z\d][a-z\d_\-]{2,24})(?![a-z\d])",
+        0.8,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "plate-cn",
+        r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][a-z][·\s]?[a-z\d]{"
+        r"5,6}(?![a-z\d])",
+        0.8, needs="han",
+    ),
+    Pattern(
+        "RECORD_NUMBER", "uuid",
+        r"(?<![\w-])[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}(?![\w-])",
+        0.85,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "code",
+        r"(?<![\w-])(?=[a-z\d-]*\d{4})[a-z]{1,5}-?\d[\da-z]{4,18}(?![\w-])",
+        0.5,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "code-dashed",
+        r"(?<![\w-])(?=[a-z\d-]*\d{3})(?!\d{4}-\d\d-\d\d(?!\d))[a-z\d]{2,8}"
+        r"(?:-[a-z\d]{2,8}){2,5}(?![\w-])",
+        0.4,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "digits",
+        r"(?<![\w.,$€£¥/-])\d{6,}(?![\d.,]*\d)(?![a-z])" + _UNIT,
+        0.4,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "digits-after-han",
+        r"(?<=[^\x00-\x7f])\d{7,}(?![\d.,]*\d)" + _UNIT,
+        0.4, needs="han",
+    ),
+    Pattern(
+        "RECORD_NUMBER", "digits-strict",
+        r"(?<![\w.,$€£¥/-])\d{4,}(?![\d.,]*\d)(?!\w)",
+        0.3, None, "strict",
+    ),
+    # Places.
+    Pattern(
+        "ADDRESS", "street",
+        r"(?<![\w$.])\d{1,6}[a-z]?,? (?:(?-i:[A-Z\d][\w'’.\-]*) ){1,4}" + _WAY +
+        r"\.?(?!\w)(?:,? (?:apt|apartment|suite|ste|unit|floor|fl|#)\.? ?#?[\w-]{1,6})?"
+        r"(?:,\s?(?-i:[A-Z][\w'’\-]+)(?: (?-i:[A-Z][\w'’\-]+)){0,2})?(?:,? ?(?-i:[A-Z]{2})(?!\w))?(?:,? \d{5}"
+        r"(?:-\d{4})?)?",
+        0.85,
+    ),
+    Pattern(
+        "ADDRESS", "address-clue",
+        r"(?:address(?: of [\w ]{1,30})?(?: is|:)?|lives? (?:at|on)|living at|located at|"
+        r"moved to|resid\w+ (?:at|on)|deliver(?:ed)? to|ship(?:ped)? to) (?P<v>\d{1,6}[a-z]? "
+        r"(?-i:[A-Z])[^\n.;?!,]{3,50}(?:, ?(?-i:[A-Z][\w'’\-]+)(?: (?-i:[A-Z][\w'’\-]+))?)?)",
+        0.75,
+    ),
+    Pattern(
+        "ADDRESS", "address-flat",
+        r"(?<![\w$.])\d{1,6}[a-z]? (?:(?-i:[A-ZÀ-Þ\d])[^\s,;]* ){1,5}(?:apt|apartment|suite|"
+        r"ste|unit)\.? ?#?\w{1,6}(?:\s*[\n,]+\s*[^\W_][^\n,;:?!]{1,30}){0,4}",
+        0.75,
+    ),
+    Pattern(
+        "LOCATION", "town-state",
+        r"(?-i:(?<!\w)[A-Z][a-z]+(?: [A-Z][a-z]+){0,2}, (?:A[LKZR]|C[AOT]|DE|FL|GA|HI|"
+        r"I[DLNA]|K[SY]|LA|M[EDAINSOT]|N[EVHJMYCD]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[TA]|W[AVIY]|"
+        r"DC)(?!\w))",
+        0.6, needs="",
+    ),
+    Pattern("ADDRESS", "po-box", r"(?<!\w)p\.? ?o\.? box \d{1,6}", 0.85),
+    Pattern("ADDRESS", "zip", r"(?<!\w)(?-i:[A-Z]{2}),? \d{5}(?:-\d{4})?(?![\w-])", 0.6),
+    Pattern(
+        "ADDRESS", "zip-clue",
+        r"(?:zip(?: code)?|postal code|postcode|邮编)[\s:]{0,3}"
+        r"(?P<v>[a-z\d][a-z\d -]{3,8}[a-z\d])(?!\w)",
+        0.8,
+    ),
+    Pattern("ADDRESS", "postcode-uk", r"(?<!\w)(?-i:[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2})(?!\w)", 0.6),
+    Pattern(
+        "ADDRESS", "address-zh",
+        _ZH_START + r"(?:[\u4e00-\u9fff]{2,7}?(?:省|自治区|特别行政区))?"
+        r"(?:[\u4e00-\u9fff]{2,5}?[市州盟])?(?:[\u4e00-\u9fff]{1,5}?[区县旗])?"
+        r"(?:[\u4e00-\u9fff]{1,6}?(?:街道|镇|乡|村|社区))?[\u4e00-\u9fff]{1,8}?(?:大街|大道|"
+        r"路|街|巷|弄|胡同|小区|花园|苑|村)[东西南北中]?(?:[\u4e00-\u9fff]{0,8}?\d{1,5}"
+        r"(?:-\d{1,4})*(?:号楼|号院|号|弄|栋|幢|座|单元|层|楼|室|户)){1,5}",
+        0.8, needs="han",
+    ),
+    Pattern(
+        "ADDRESS", "address-zh-levels",
+        _ZH_START + r"(?:[\u4e00-\u9fff]{2,7}?(?:省|自治区)[\u4e00-\u9fff]{2,5}?[市州]"
+        r"(?:[\u4e00-\u9fff]{1,5}?[区县])?|(?:北京|上海|天津|重庆)市?[\u4e00-\u9fff]{1,4}区|"
+        r"[\u4e00-\u9fff]{2,3}市[\u4e00-\u9fff]{1,3}[区县])",
+        0.6, needs="han",
+    ),
+    Pattern(
+        "ADDRESS", "address-clue-zh",
+        r"(?:住址|地址|家住|现住|居住在|住在|户籍)[\s:为是在]{0,2}"
+        r"(?P<v>[\u4e00-\u9fff][\u4e00-\u9fff\da-z\-#]{3,40})",
+        0.75, needs="han",
+    ),
+    Pattern(
+        "ORGANIZATION", "known-house",
+        r"(?-i:(?<!\w)(?:UCSF|UCLA|UCSD|NYU|MGH|UPMC|UCHealth|Mayo|Stanford|Northwestern|"
+        r"Kaiser|Mass General|MD Anderson|Cedars[- ]Sinai|Johns Hopkins|Cleveland Clinic|"
+        r"Brigham)(?: (?:clinic|med|[Mm]edical|[Cc]ent(?:er|re)|Clinic|Hospital|Health|"
+        r"Permanente|& Women['’]s))*(?!\w))",
+        0.6, needs="",
+    ),
+    Pattern(
+        "ORGANIZATION", "facility",
+        r"(?-i:(?<!\w)(?:St\.?|Mt\.?|Mount|Saint) [A-Z][\w'’\-]+(?:['’]s)?"
+        r"(?: [A-Z][\w'’\-]+){0,2})",
+        0.6, needs="",
+    ),
+    Pattern(
+        "ORGANIZATION", "facility-suffix",
+        r"(?-i:(?<![\w-])(?!(?:The|Patient|Our|Your|This|At|In|From|For|To|A|An|Is|What|Any|"
+        r"How|New)\s)(?:Dr\. )?[A-Z][\w'’.\-]+(?: (?:of|and|&|the|[A-Z][\w'’.\-]*)){0,4} " +
+        _FACILITY + r"(?!\w)(?: (?:of|in) [A-Z]\w+)?)",
+        0.6, needs="",
+    ),
+    Pattern(
+        "ORGANIZATION", "facility-zh",
+        r"[\u4e00-\u9fff]{2,12}?(?:人民医院|中医院|附属医院|中心医院|协和医院|"
+        r"第[一二三四五六七八九十]+医院|支行|分行)",
+        0.55, needs="han",
+    ),
+    # Days. Years, ages below ninety, and spans of time stay.
+    Pattern(
+        "DATE_TIME", "iso",
+        r"(?<![\d-])" + _YEAR + r"[-/.](?:0?[1-9]|1[0-2])[-/.](?:3[01]|[12]\d|0?[1-9])(?!\d|-\d)",
+        0.85,
+    ),
+    Pattern(
+        "DATE_TIME", "slashed",
+        r"(?<![\w/.-])(?:3[01]|[12]\d|0?[1-9])[/.-](?:3[01]|[12]\d|0?[1-9])[/.-](?:" + _YEAR +
+        r"|\d\d)(?![\w/-]|\.\d)",
+        0.8,
+    ),
+    Pattern(
+        "DATE_TIME", "month-day",
+        r"(?<!\w)" + _MONTH + r" ?" + _DAY + r"(?!\w)(?:,? ?(?:of )?" + _YEAR +
+        r"(?!\d)| ['’]\d\d(?!\d))?",
+        0.8,
+    ),
+    Pattern(
+        "DATE_TIME", "day-month",
+        r"(?<![\w.])" + _DAY + r"[ -]?(?:of )?" + _MONTH + r"(?!\w)(?:,?[ -]?" + _YEAR +
+        r"(?!\d))?",
+        0.8,
+    ),
+    Pattern(
+        "DATE_TIME", "month-year",
+        r"(?<!\w)" + _MONTH + r",? ?(?:of )?(?:" + _YEAR + r")(?!\d)",
+        0.7,
+    ),
+    Pattern(
+        "DATE_TIME", "month-slash",
+        r"(?<![\w/.-])(?:0?[1-9]|1[0-2])/(?:3[01]|[12]\d|0?[1-9])(?![\w/%-]|\.\d)(?=\s*(?:$|"
+        r"[,;.)?]|for|at|with|visit|appt|after|and))",
+        0.4,
+    ),
+    Pattern(
+        "DATE_TIME", "zh",
+        r"(?:(?:1[89]|20)?\d\d年)?(?:0?[1-9]|1[0-2])月(?:3[01]|[12]\d|0?[1-9])[日号]",
+        0.85, needs="han",
+    ),
+    Pattern(
+        "DATE_TIME", "zh-month",
+        r"(?:1[89]|20)\d\d年(?:1[0-2]|0?[1-9])月(?!\d)",
+        0.75, needs="han",
+    ),
+    Pattern(
+        "DATE_TIME", "zh-words",
+        r"二[〇零○][〇零○一二三四五六七八九]{2}年[一二三四五六七八九十]{1,2}月"
+        r"(?:[一二三四五六七八九十]{1,3}[日号])?",
+        0.8, needs="han",
+    ),
+    Pattern(
+        "DATE_TIME", "year-strict",
+        r"(?<![\w.-])" + _YEAR + r"(?![\w-]|\.\d)",
+        0.35, None, "strict",
+    ),
+    Pattern(
+        "AGE", "old",
+        r"(?<![\w.])(?P<v>9\d|1[0-2]\d)(?=[ -]?(?:years?|yrs?|y/?o|岁|周岁))",
+        0.8,
+    ),
+    Pattern("AGE", "old-clue", r"(?:\bage[ds]?|年龄)[\s:]{0,2}(?P<v>9\d|1[0-2]\d)(?!\d)", 0.8),
+    Pattern(
+        "AGE", "any-strict",
+        r"(?<![\w.])(?P<v>\d{1,3})(?=[ -]?(?:years?[ -]old|yrs?[ -]old|y/?o(?!\w)|岁|周岁))",
+        0.5, None, "strict",
+    ),
+)  # fmt: skip

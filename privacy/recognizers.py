@@ -1,0 +1,230 @@
+"""Presidio recognisers: our patterns, our name rules, its telephone numbers, and a language model.
+
+Presidio's own pattern recogniser skips a pattern that takes too long, and drops a match whose
+checksum fails. Both would let an identifier out, so ours raises in the first case and keeps the
+match in the second. None of the recognisers opens a socket: Presidio's own e-mail recogniser is not
+used, because it asks the network for the list of top-level domains.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Literal
+
+import regex
+
+with warnings.catch_warnings():
+    # spaCy's own command line imports typer, which touches a name that click has deprecated.
+    warnings.filterwarnings(
+        "ignore", message=r"'click\..* is deprecated", category=DeprecationWarning
+    )
+    from presidio_analyzer import (
+        EntityRecognizer,
+        Pattern,
+        PatternRecognizer,
+        RecognizerResult,
+    )
+    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
+
+from privacy import medical, naming, normalise, patterns
+from privacy.spans import Hit
+
+Profile = Literal["clinical", "strict"]
+TIMEOUT_S: Final = naming.TIMEOUT_S
+PHONE_REGIONS: Final = ("US", "GB", "CN")
+
+# OntoNotes labels of the English model; what is not listed stays.
+_CLINICAL: Final = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "ORGANIZATION"}
+_STRICT: Final = _CLINICAL | {"ORG": "ORGANIZATION", "NORP": "GROUP", "DATE": "DATE_TIME"}
+_AT: Final = regex.compile(r"(?:\b(?:at|from|by|to|in|with|near|visited|through)(?: the)?|@) $")
+_DIGIT: Final = regex.compile(r"[0-9]")
+_DIGITS: Final = regex.compile(r"(?:[0-9][ ().\-/]{0,3}){7}")
+_EDGES: Final = " \t\r\n.,;:!?()[]{}\"'’-–#*/"
+
+
+class Numbers(PatternRecognizer):
+    """All patterns of one type, run with a time limit that raises."""
+
+    def __init__(self, kind: str, rows: Iterable[patterns.Pattern]) -> None:
+        self.rows = tuple(rows)
+        super().__init__(
+            supported_entity=kind,
+            name=f"Privity{kind.title().replace('_', '')}",
+            patterns=[Pattern(row.name, row.regex, row.score) for row in self.rows],
+            global_regex_flags=patterns.FLAGS,
+        )
+        self._compiled = tuple(regex.compile(row.regex, patterns.FLAGS) for row in self.rows)
+
+    def analyze(
+        self,
+        text: str,
+        entities: list[str],
+        nlp_artifacts: Any = None,
+        regex_flags: int | None = None,
+    ) -> list[RecognizerResult]:
+        """Return every match; a checksum that holds makes it certain, one that fails changes none.
+
+        Raises:
+            TimeoutError: a pattern took longer than `TIMEOUT_S`.
+        """
+        found = []
+        digits, han = _DIGIT.search(text) is not None, normalise.has_han(text)
+        for row, compiled in zip(self.rows, self._compiled, strict=True):
+            if (row.needs == "digit" and not digits) or (row.needs == "han" and not han):
+                continue
+            for match in compiled.finditer(text, timeout=TIMEOUT_S):
+                start, end = match.span("v" if "v" in compiled.groupindex else 0)
+                certain = row.check is not None and row.check(match.group())
+                found.append(_result(self, start, end, 1.0 if certain else row.score))
+        return found
+
+
+class Rules(EntityRecognizer):
+    """Names by their company, English and Chinese (`privacy.naming`)."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.strict = profile == "strict"
+        super().__init__(supported_entities=["PERSON", "ORGANIZATION"], name="PrivityNameRules")
+
+    def load(self) -> None:
+        """Do nothing: rules need no loading."""
+
+    def analyze(
+        self, text: str, entities: list[str], nlp_artifacts: Any = None
+    ) -> list[RecognizerResult]:
+        """Return names and institutions found by rule."""
+        hits = [*naming.english(text, strict=self.strict), *naming.places(text)]
+        if normalise.has_han(text):
+            hits += naming.chinese(text)
+        return [_result(self, hit.start, hit.end, hit.score, hit.type) for hit in hits]
+
+
+class Telephones(PhoneRecognizer):
+    """Presidio's telephone numbers, asked only where there are digits enough for one."""
+
+    def __init__(self) -> None:
+        super().__init__(name="PrivityTelephones", supported_regions=PHONE_REGIONS)
+
+    def analyze(
+        self, text: str, entities: list[str], nlp_artifacts: Any = None
+    ) -> list[RecognizerResult]:
+        """Return telephone numbers of the regions in `PHONE_REGIONS`."""
+        if _DIGITS.search(text) is None:
+            return []
+        return super().analyze(text, entities, nlp_artifacts)
+
+
+class Model(EntityRecognizer):
+    """What the language model took for people, places, and institutions, filtered by profile."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.strict = profile == "strict"
+        self.labels = _STRICT if self.strict else _CLINICAL
+        super().__init__(
+            supported_entities=sorted(set(_STRICT.values())), name="PrivityLanguageModel"
+        )
+
+    def load(self) -> None:
+        """Do nothing: the model is loaded once, by the scrubber."""
+
+    def analyze(
+        self, text: str, entities: list[str], nlp_artifacts: Any = None
+    ) -> list[RecognizerResult]:
+        """Return the entities of `nlp_artifacts`; without them there is nothing to return."""
+        if nlp_artifacts is None:
+            return []
+        found = []
+        for entity in nlp_artifacts.entities:
+            kind = self.labels.get(entity.label_)
+            start, end = _trim(text, entity.start_char, entity.end_char)
+            surface = text[start:end]
+            if entity.label_ == "ORG" and kind is None and _named_place(text, start, end):
+                kind = "ORGANIZATION"
+            if kind is None or not self._likely(surface, text[end : end + 20], kind):
+                continue
+            found.append(_result(self, start, end, 0.5, kind))
+        return found
+
+    def _likely(self, surface: str, following: str, kind: str) -> bool:
+        if sum(character.isalpha() for character in surface) < 2:
+            return self.strict and kind == "DATE_TIME"
+        if normalise.has_han(surface):
+            return False  # an English model guesses at Chinese
+        if self.strict:
+            return True
+        # A name is capitalised, is no shouted abbreviation, and holds no digits.
+        if not any(character.isupper() for character in surface):
+            return False
+        if any(character.isdigit() for character in surface) or (
+            surface.isupper() and len(surface) <= 5
+        ):
+            return False
+        return not medical.is_medical(surface, following)
+
+
+def build(profile: Profile) -> tuple[EntityRecognizer, ...]:
+    """Return every recogniser of a profile, in a fixed order."""
+    rows = [row for row in patterns.PATTERNS if row.profile == "clinical" or profile == "strict"]
+    kinds = dict.fromkeys(row.type for row in rows)
+    numbers = [Numbers(kind, (row for row in rows if row.type == kind)) for kind in kinds]
+    return (*numbers, Telephones(), Rules(profile), Model(profile))
+
+
+def find(recognizers: Iterable[EntityRecognizer], text: str, artifacts: Any) -> Iterator[Hit]:
+    """Yield what each recogniser finds in one text; whatever one of them raises goes on up."""
+    for recognizer in recognizers:
+        for result in recognizer.analyze(text, recognizer.supported_entities, artifacts):
+            if result.start < result.end:
+                yield Hit(result.start, result.end, result.entity_type, result.score)
+
+
+def describe(recognizers: Iterable[EntityRecognizer]) -> list[dict[str, Any]]:
+    """Return the recognisers' configuration as plain values, for a digest."""
+    described = []
+    for recognizer in recognizers:
+        rows = [
+            [row.name, row.regex, str(row.score), _check_name(row.check)]
+            for row in getattr(recognizer, "rows", ())
+        ]
+        kinds = sorted(recognizer.supported_entities)
+        described.append({"name": recognizer.name, "types": kinds, "patterns": rows})
+    return described
+
+
+def _check_name(check: Callable[[str], bool] | None) -> str:
+    return "" if check is None else check.__name__
+
+
+def _result(
+    recognizer: EntityRecognizer, start: int, end: int, score: float, kind: str | None = None
+) -> RecognizerResult:
+    return RecognizerResult(kind or recognizer.supported_entities[0], start, end, score)
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    """Cut titles, possessives, and punctuation off the ends of what the model marked."""
+    while start < end and text[start] in _EDGES:
+        start += 1
+    if end - start > 2 and text[end - 2 : end] in {"'s", "’s"}:
+        end -= 2
+    # The full stop of an initial belongs to the name.
+    while start < end and text[end - 1] in _EDGES:
+        if text[end - 1] == "." and end - start > 2 and text[end - 3] == " ":
+            break
+        end -= 1
+    if text[start : start + 4].lower() == "the ":
+        start += 4
+    return start, end
+
+
+def _named_place(text: str, start: int, end: int) -> bool:
+    """Say whether an institution by the model stands where a place would: "seen at ..."."""
+    surface = text[start:end]
+    words = surface.split()
+    capitals = all(word[:1].isupper() for word in words if len(word) > 3)
+    return (
+        capitals
+        and not surface.isupper()
+        and _AT.search(text[max(0, start - 16) : start]) is not None
+    )

@@ -1,0 +1,143 @@
+"""The front door: one command, `privity`, whose groups are imported only when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from configs.version import SOFTWARE
+
+# Flower and the model hub stay silent unless a person asks for a download.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+_GROUPS = {
+    "model": ("model.cli", "Base models on this machine: pull, list, show."),
+    "client": ("client.cli", "One institution: its records, budget, gate and node."),
+    "server": ("server.cli", "The coordinator: enrol sites, run rounds, cut releases."),
+    "audit": ("audit.cli", "Evidence: verify a bundle offline, show it, detect a watermark."),
+}
+_COMMANDS = {
+    "demo": ("demo.cli", "A whole federation on this machine, from records to verified evidence."),
+    "serve": ("client.cli_serve", "Serve a release, if it verifies (OpenAI-compatible)."),
+}
+_EXTRAS = {"torch": "client", "flwr": "client", "presidio_analyzer": "client", "fastapi": "serve"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 fine, 2 wrong usage or configuration, 3 refused by policy or budget, 4 verification
+        failed, 5 a peer or service is unreachable, 1 anything unforeseen, 130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.version_info < (3, 11):  # noqa: UP036 - the installer may have been overruled
+        return _say("privity needs Python 3.11 or newer; run it with a newer Python", 2)
+    debug = "--debug" in given
+    if debug:
+        given.remove("--debug")
+        os.environ["PRIVITY_DEBUG"] = "1"
+    try:
+        return int(_app(given)(given, standalone_mode=False, prog_name="privity") or 0)
+    except click.ClickException as fault:
+        fault.show()
+        return fault.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", 130)
+    except typer.Exit as ended:
+        return int(ended.exit_code)
+    except ModuleNotFoundError as fault:
+        if debug:
+            raise
+        extra = _EXTRAS.get((fault.name or "").partition(".")[0])
+        if extra is None:
+            return _say(f"the module {fault.name} is missing; install privity again", 1)
+        return _say(f"this command needs more packages; run: pip install 'privity[{extra}]'", 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as fault:
+        if debug:
+            raise
+        code = getattr(fault, "exit_code", None)
+        if isinstance(code, int):
+            return _say(str(fault), code)
+        return _say(
+            f"an unforeseen {type(fault).__name__} ended this command; run it again with --debug "
+            "and report what it prints (look through it for records first)",
+            1,
+        )
+
+
+def _app(given: Sequence[str]) -> object:
+    """The Typer application with the one group that `given` names, the others as headings."""
+    app = typer.Typer(
+        name="privity",
+        help="Institutions fine-tune one language model together; records never leave them, and "
+        "what does leave carries evidence that a stranger can check.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def front(
+        context: typer.Context,
+        version: bool = typer.Option(
+            False, "--version", help="Print the version and stop.", is_eager=True, callback=_version
+        ),
+    ) -> None:
+        del version
+        context.obj = {"recompute": _recompute}
+
+    chosen = next((word for word in given if not word.startswith("-")), "")
+    for name, (module, text) in _COMMANDS.items():
+        if name == chosen:
+            app.command(name, help=text)(importlib.import_module(module).command)
+        else:
+            app.command(name, help=text)(_heading)
+    for name, (module, text) in _GROUPS.items():
+        group = importlib.import_module(module).app if name == chosen else typer.Typer()
+        if name != chosen:
+            group.command("help", hidden=True)(_heading)
+        app.add_typer(group, name=name, help=text, no_args_is_help=True)
+    return typer.main.get_command(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(SOFTWARE)
+        raise typer.Exit
+
+
+def _heading() -> None:
+    """Stands for a group that was not asked for."""
+
+
+def _recompute(rows: Sequence[tuple[float, float, int]], delta: float) -> float:
+    """ε by PLD of (σ, q, steps) rows: what the verifier, which knows no mathematics, is handed."""
+    from privacy.plan import Mechanism, epsilon
+
+    return epsilon([Mechanism(*row) for row in rows], delta=delta)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"privity: {sentence}", file=sys.stderr)  # noqa: T201 - the one place that prints errors
+    return code
+
+
+def script() -> None:
+    """Console entry point."""
+    raise SystemExit(main())
+
+
+if __name__ == "__main__":
+    script()

@@ -1,0 +1,1 @@
+"""The coordinator: enrolment, rounds, aggregation, evaluation, release."""

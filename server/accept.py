@@ -1,0 +1,71 @@
+"""What makes an update count: its form, its digest, and its statement in the site's own log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from audit.digests import arrays_digest
+from configs.run import Plan
+from privacy.egress import clear
+from privacy.wire import Message, Update, unpack
+from server import plans
+from server.errors import ServerError
+from server.mirror import Mirror
+
+# Noise of a valid plan stays far below this; an update above it is a fault or an attack.
+_NORM_LIMIT = 1e6
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+
+
+def check(message: Message, plan: Plan, *, number: int, start: Arrays) -> tuple[Arrays, Update]:
+    """Check the form of one update for round `number` that started from the adapter `start`.
+
+    Guarantees: names, shapes and dtype are those of the adapter; all entries are finite; the joint
+        norm is bounded; the digest is that of the arrays; run, round and plan are the asked ones.
+
+    Raises:
+        EgressDenied: the message or its arrays are not what the wire allows.
+        ServerError: it answers another question.
+    """
+    header = unpack(message, Update)
+    asked = (plan.run, number, plans.digest(plan))
+    if (header.run, header.round, header.plan_digest) != asked:
+        raise ServerError("the update is for another round or plan", code="wrong-round")
+    cleared = clear(
+        message.arrays,
+        shapes={name: array.shape for name, array in start.items()},
+        max_norm=_NORM_LIMIT,
+    )
+    if arrays_digest(cleared.arrays) != header.update_digest:
+        raise ServerError("the update has another digest", code="digest-differs")
+    return cleared.arrays, header
+
+
+def check_statement(mirror: Mirror, header: Update, plan: Plan, *, input_digest: str) -> None:
+    """Check that the site's log states this update, trained as the plan says.
+
+    Raises:
+        ServerError: there is no such statement, or it says something else.
+    """
+    statement = mirror.event(header.statement_index)
+    document = plan.document()
+    expected = {
+        "plan_digest": plans.digest(plan),
+        "input_digest": input_digest,
+        "steps": plan.steps_per_round,
+        **{
+            key: document[key]
+            for key in ("noise_multiplier", "sample_rate", "clip_norm", "delta", "unit")
+        },
+    }
+    if (
+        statement.kind != "dp-training"
+        or (statement.run, statement.round) != (plan.run, header.round)
+        or statement.subject("update") != header.update_digest
+        or any(statement.fields[key] != value for key, value in expected.items())
+    ):
+        raise ServerError("the update's statement is not in the site's log", code="no-receipt")

@@ -1,0 +1,184 @@
+"""The two long commands, composed: train a run, and release it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit import signing
+from configs.run import Run
+from model import catalog, shapes
+from server import evaluate, flower, plans, publish
+from server import state as states
+from server.errors import ServerError
+from server.mirror import Mirror
+from server.progress import Progress, Show
+from server.rounds import Conductor, Party
+from server.state import State
+from server.store import Folder
+
+_CLOSE_SECONDS = 60.0
+
+
+def train(folder: Folder, run: Run, *, resume: bool, show: Show | None = None) -> State:
+    """Run every round of `run`, or go on where it stopped.
+
+    Raises:
+        ServerError: the run exists and `resume` is off, the plan changed, the SuperLink is not
+            running (5), or the quorum was not met (3).
+    """
+    path = folder.run(run.name)
+    if resume:
+        state = states.load(path)
+        _check_same(state, run)
+    else:
+        plan = plans.make(run)
+        start = {
+            name: np.zeros(shape, dtype=np.float32)
+            for name, shape in shapes.shapes(
+                catalog.find(plan.model), plans.adapter_spec(plan)
+            ).items()
+        }
+        state = states.create(path, plan, start)
+    tell = Progress(path / "progress.jsonl", show)
+    if state.round >= state.plan.rounds and state.outcome != "running":
+        tell("finished", outcome="completed", participants=state.participants)
+        return state
+    with flower.Session.open(folder) as link:
+        _conductor(folder, state, link, tell).run(join_timeout_s=run.federation.join_timeout_s)
+    return state
+
+
+def release(
+    folder: Folder,
+    name: str,
+    run: Run | None,
+    *,
+    base: Path,
+    licence: str,
+    show: Show | None = None,
+) -> dict[str, Any]:
+    """Cut the release of a trained run, gather the last cosignatures, write the bundle.
+
+    Args:
+        folder: the coordinator.
+        name: the run.
+        run: RUN.toml as read, for its evaluation records; None skips the evaluation.
+        base: folder that a relative evaluation path starts from.
+        licence: SPDX identifier of the adapter.
+        show: progress.
+
+    Returns:
+        Paths and figures for the terminal: release, bundle, watermark, scores, witnesses.
+
+    Raises:
+        ServerError: training is not over, the release exists, or the records cannot be read.
+    """
+    state = states.load(folder.run(name))
+    tell = Progress(folder.run(name) / "progress.jsonl", show)
+    rows: tuple[tuple[str, str], ...] = ()
+    if run is not None and run.evaluation.path:
+        rows = evaluate.read(base / run.evaluation.path, limit=run.evaluation.limit)
+    mirrors = _mirrors(folder, state)
+    out = publish.releases_of(folder, state)
+    done = publish.publish(
+        folder,
+        state,
+        folder.log(),
+        mirrors,
+        out=out,
+        rows=rows,
+        description="" if run is None else run.evaluation.description,
+        licence=licence,
+        tell=tell,
+    )
+    signing.verify_folder(done.own.folder, folder.release_public)
+    witnesses = _close(folder, state, done.own.adapter_digest, tell)
+    target = folder.path / "bundles" / name
+    publish.bundle(folder, state, _mirrors(folder, state), target)
+    tell("released", release=str(done.own.folder), bundle=str(target))
+    return {
+        "run": name,
+        "release": str(done.own.folder),
+        "copies": {recipient: str(copy.folder) for recipient, copy in done.copies.items()},
+        "bundle": str(target),
+        "watermark_key": str(done.key_file),
+        "watermark": {
+            "z": done.detection.z,
+            "p_value": done.detection.p_value,
+            "bound": done.detection.bound,
+        },
+        "evaluation": _figures(done.evaluated),
+        "witnesses": witnesses,
+    }
+
+
+def _close(folder: Folder, state: State, digest: str, tell: Progress) -> list[str]:
+    """Ask the connected sites for their last evidence; without a SuperLink there is none."""
+    try:
+        with flower.Session.open(folder) as link:
+            return _conductor(folder, state, link, tell).close(
+                release_digest=digest, timeout_s=_CLOSE_SECONDS
+            )
+    except ServerError as fault:
+        if fault.exit_code != 5:
+            raise
+        tell("close-failed", institution="all", reason=fault.code)
+        return []
+
+
+def _conductor(folder: Folder, state: State, link: flower.Session, tell: Progress) -> Conductor:
+    enrolled = folder.enrolled()
+    parties = {
+        name: Party(enrolled[name], mirror) for name, mirror in _mirrors(folder, state).items()
+    }
+    return Conductor(folder.log(), folder.witness(), state, parties, link, tell)
+
+
+def _mirrors(folder: Folder, state: State) -> dict[str, Mirror]:
+    enrolled = folder.enrolled()
+    return {
+        name: folder.mirror_of(enrolled[name])
+        for name in state.plan.institutions
+        if name in enrolled
+    }
+
+
+def _check_same(state: State, run: Run) -> None:
+    """A plan is fixed once; `--resume` with a changed RUN.toml is refused, not reinterpreted."""
+    plan, privacy = state.plan, run.privacy
+    same = (
+        plan.run == run.name
+        and plan.model == run.model.name
+        and plan.adapter == run.adapter
+        and plan.training == run.training
+        and plan.task == run.task
+        and plan.institutions == tuple(sorted(run.federation.institutions))
+        and plan.quorum == run.federation.quorum
+        and (plan.epsilon, plan.delta, plan.clip_norm, plan.sample_rate)
+        == (privacy.epsilon, privacy.delta, privacy.clip_norm, privacy.sample_rate)
+        and (plan.rounds, plan.steps_per_round) == (privacy.rounds, privacy.steps_per_round)
+    )
+    if not same:
+        raise ServerError(
+            f"RUN.toml changed since run {plan.run} began; restore it, or start a run of another "
+            "name",
+            code="plan-changed",
+        )
+
+
+def _figures(evaluated: evaluate.Evaluated | None) -> dict[str, Any] | None:
+    if evaluated is None:
+        return None
+    return {
+        "data": evaluated.data,
+        "records": evaluated.records,
+        "base": _card(evaluated.base),
+        "released": _card(evaluated.released),
+    }
+
+
+def _card(card: Any) -> dict[str, float]:
+    return {"accuracy": card.accuracy, "macro_f1": card.macro_f1, "loss": card.loss}

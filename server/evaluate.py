@@ -1,0 +1,101 @@
+"""Base and released model on the same public or synthetic records of the coordinator."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.run import Plan
+from server.errors import ServerError
+from server.plans import adapter_spec
+
+if TYPE_CHECKING:
+    from model.scoring import Scorecard
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Two scorecards on the same records."""
+
+    data: str
+    records: int
+    base: Scorecard
+    released: Scorecard
+
+
+def read(path: Path, *, limit: int) -> tuple[tuple[str, str], ...]:
+    """Read evaluation records: JSONL with `instruction` and `response`, public or synthetic.
+
+    A longer file is thinned to `limit` by a fixed shuffle, the same for every reader.
+
+    Raises:
+        ServerError: the file is missing, or a line is not such a record (named by its number).
+    """
+    rows: list[tuple[str, str]] = []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                rows.append(_row(line, path, number))
+    except (OSError, UnicodeDecodeError):
+        raise ServerError(
+            f"{path} cannot be read as evaluation records; correct evaluation.path in RUN.toml",
+            code="evaluation-data",
+        ) from None
+    if not rows:
+        raise ServerError(f"{path} holds no evaluation record", code="evaluation-data")
+    if len(rows) > limit:
+        random.Random("privity evaluation").shuffle(rows)  # noqa: S311 - public data, no secret
+    return tuple(rows[:limit])
+
+
+def _row(line: str, path: Path, number: int) -> tuple[str, str]:
+    try:
+        values = json.loads(line)
+        instruction, response = values["instruction"], values["response"]
+    except (ValueError, KeyError, TypeError):
+        instruction = response = None
+    if not isinstance(instruction, str) or not isinstance(response, str) or not response:
+        raise ServerError(
+            f"{path} line {number} is no record with instruction and response; correct it",
+            code="evaluation-data",
+        )
+    return instruction, response
+
+
+def score(
+    plan: Plan,
+    arrays: Mapping[str, Any],
+    rows: tuple[tuple[str, str], ...],
+    *,
+    description: str,
+    progress: Progress | None = None,
+) -> Evaluated:
+    """Score the base model and the model with `arrays` as its adapter on the same records.
+
+    Raises:
+        ModelError: the model is not on this machine.
+    """
+    from model import adapter, catalog, scoring
+    from model import base as base_model
+
+    found = catalog.find(plan.model, expect_digest=plan.model_digest)
+    base = base_model.load(found)
+    labels = plan.task.labels or tuple(sorted({response for _, response in rows}))
+    cards = []
+    model = adapter.attach(base, adapter_spec(plan))
+    for name, values in (("base", None), ("released", arrays)):
+        if values is not None:
+            adapter.write(model, values)
+        report = None if progress is None else _named(progress, name)
+        cards.append(scoring.score(model, base, rows, labels, progress=report))
+    return Evaluated(description, len(rows), cards[0], cards[1])
+
+
+def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total)

@@ -1,0 +1,165 @@
+"""What a release says of itself: the facts behind its card, bill of materials and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from typing import Any
+
+from server.errors import ServerError
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The privacy claim of one institution; meaningless with any field left out.
+
+    Attributes:
+        institution: the name it is enrolled under.
+        epsilon: cumulative over all rounds and runs of its cohort so far.
+        delta: the δ that ε holds at.
+        cap: the ε that the institution allows its cohort in total.
+        unit: who one unit is, "patient" or "customer".
+        adjacency: the neighbouring relation, e.g. "zero-out".
+    """
+
+    institution: str
+    epsilon: float
+    delta: float
+    cap: float
+    unit: str
+    adjacency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """Who took part in one round (0-based) and who did not."""
+
+    round: int
+    accepted: tuple[str, ...]
+    rejected: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Utility on the evaluation records: shares in [0, 1] and a mean response loss in nats."""
+
+    accuracy: float
+    macro_f1: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of the base model and of the released one on the same records."""
+
+    data: str
+    records: int
+    base: Scores
+    released: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What was committed about the watermark before the release."""
+
+    strength: float
+    reference_digest: str
+    commitments: Mapping[str, str]  # recipient -> "sha256:<hex>" of subkey and nonce
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFacts:
+    """Everything public about a release.
+
+    Attributes:
+        release: id of the release, also the served model's name.
+        run: name of the run.
+        coordinator: who cut it.
+        software: name and version of what cut it, "privity 0.1.0".
+        time: when, timezone-aware.
+        licence: SPDX id of the adapter's licence, or a free name.
+        base_model: public name of the base model, never a path.
+        base_digest: digest of the base model's files.
+        seed: public seed of the frozen factor A.
+        plan: the whole plan that every institution approved.
+        plan_digest: its digest in the log.
+        institutions: who was invited.
+        claims: one for each institution whose updates were accepted.
+        rounds: participation of each round.
+        data: public sentences about the data by heading; never counts of records or people.
+        evaluation: None where nothing was evaluated, and the card says so.
+        mark: None where the release is not watermarked, and the card says so.
+    """
+
+    release: str
+    run: str
+    coordinator: str
+    software: str
+    time: datetime
+    licence: str
+    base_model: str
+    base_digest: str
+    seed: str
+    plan: Mapping[str, Any]
+    plan_digest: str
+    institutions: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    rounds: tuple[Participation, ...]
+    data: Mapping[str, str]
+    evaluation: Evaluation | None = None
+    mark: Mark | None = None
+
+    @property
+    def contributors(self) -> tuple[str, ...]:
+        """Institutions with at least one accepted update, in name order."""
+        return tuple(sorted({name for part in self.rounds for name in part.accepted}))
+
+    @property
+    def partial(self) -> bool:
+        """Whether some invited institution is missing from some round."""
+        return any(set(part.accepted) != set(self.institutions) for part in self.rounds)
+
+
+def check(facts: ReleaseFacts) -> None:
+    """Refuse facts that would make an incomplete or untrue card.
+
+    Raises:
+        ServerError: a contributor without a claim, a claim that is not finite, lacks its unit or
+            adjacency or exceeds its cap, a round without an accepted update, a participant that
+            was not invited, or a time without a zone.
+    """
+    if facts.time.tzinfo is None:
+        raise _refused(facts, "its time has no time zone")
+    if not facts.rounds:
+        raise _refused(facts, "no round was closed")
+    claimed = [claim.institution for claim in facts.claims]
+    if len(set(claimed)) != len(claimed) or not set(facts.contributors) <= set(claimed):
+        raise _refused(facts, "each contributor needs exactly one privacy claim")
+    for part in facts.rounds:
+        named = (*part.accepted, *part.rejected, *part.absent)
+        if not part.accepted:
+            raise _refused(facts, f"round {part.round} accepted no update")
+        if sorted(named) != sorted(facts.institutions):
+            raise _refused(
+                facts, f"round {part.round} does not account for each invited institution once"
+            )
+    for claim in facts.claims:
+        if not (isfinite(claim.epsilon) and 0 <= claim.epsilon <= claim.cap and claim.cap > 0):
+            raise _refused(facts, f"the ε of {claim.institution} is not within its cap")
+        if not 0 < claim.delta < 1:
+            raise _refused(facts, f"the δ of {claim.institution} is not between 0 and 1")
+        if not (claim.unit and claim.adjacency):
+            raise _refused(facts, f"the claim of {claim.institution} lacks its unit or adjacency")
+    if facts.evaluation is not None and not facts.evaluation.records > 0:
+        raise _refused(facts, "its evaluation names no number of records")
+
+
+def _refused(facts: ReleaseFacts, reason: str) -> ServerError:
+    return ServerError(
+        f"release {facts.release} cannot be cut: {reason}; correct the run's record",
+        code="facts-incomplete",
+        exit_code=3,
+    )

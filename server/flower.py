@@ -1,0 +1,245 @@
+"""The coordinator's side of a Flower run: start it, take its task, send and collect messages.
+
+No app is executed: this process takes the run's ServerApp task itself, with the runtime secret,
+and speaks to the nodes through Flower's own grid.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import httpx
+from flwr.app import Message as FlowerMessage
+from flwr.common.constant import SubStatus
+from flwr.common.serde import run_from_proto
+from flwr.proto.control_pb2 import ListNodesRequest, StartRunRequest
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+)
+from flwr.supercore.constant import NodeStatus, TaskType
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.superexec.run_superexec import _SUPEREXEC_AUTH_METHODS
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from configs import flower_app
+from privacy import flower
+from privacy.errors import EgressDenied
+from privacy.wire import FAILURES, Message
+from server.errors import ServerError
+from server.node import private_address
+from server.store import Folder
+
+_ACQUIRE_SECONDS = 30.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back from one site: a message, or a failure word of the closed list."""
+
+    site: str
+    message: Message | None
+    failure: str | None
+
+
+class _Bearer:
+    """Adds the control token to each call."""
+
+    def __init__(self, token: str) -> None:
+        self._header = f"Bearer {token}"
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        context.request.headers["authorization"] = self._header
+        return call_next(context)
+
+
+class Session:
+    """One Flower run, held by this process. Use as a context manager."""
+
+    def __init__(self, grid: HttpGrid, heartbeat: HeartbeatSender) -> None:
+        self._grid = grid
+        self._heartbeat = heartbeat
+        self._waiting: dict[str, tuple[str, str]] = {}
+
+    @classmethod
+    def open(cls, folder: Folder) -> Session:
+        """Start a Flower run on the SuperLink of `folder` and take its task.
+
+        Raises:
+            ServerError: the SuperLink is not running (exit code 5), or refuses the token (4).
+        """
+        address = private_address(folder)
+        control = ControlHttpClient.from_server_address(
+            address, True, None, [RuntimeVersionHttpInterceptor("flwr-cli"),
+                                  _Bearer(folder.control_token())]
+        )  # fmt: skip
+        try:
+            started = control.StartRun(
+                StartRunRequest(fab=Fab(hash_str=flower_app.digest(), content=flower_app.content()))
+            )
+        except httpx.TransportError:
+            raise ServerError(
+                f"the coordinator is not running on {address}; run: privity server start "
+                f"{folder.path}",
+                code="not-running",
+                exit_code=5,
+            ) from None
+        except httpx.HTTPStatusError as fault:
+            raise ServerError(
+                f"the SuperLink on {address} refused the run (HTTP {fault.response.status_code}); "
+                "is it the one of this folder?",
+                code="refused",
+                exit_code=4,
+            ) from None
+        token = _take_task(folder, address, started.run_id)
+        grid = HttpGrid(runtime_api_address=address, insecure=True, token=token)
+        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
+        heartbeat.start()
+        given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id = given.task_id
+        TaskIdentity.run_id = given.run.run_id
+        TaskIdentity.node_id = given.context.node_id
+        grid.set_run(run_from_proto(given.run))
+        return cls(grid, heartbeat)
+
+    def online(self) -> dict[str, int]:
+        """Node identifiers of the sites that are connected now, by name."""
+        return {
+            node.name: node.node_id
+            for node in self._grid.get_nodes()
+            if node.status == NodeStatus.ONLINE
+        }
+
+    def send(self, messages: Mapping[str, Message], *, group: str, ttl_s: float) -> None:
+        """Queue one message a site; sites that are not connected are left out."""
+        online = self.online()
+        for site, message in messages.items():
+            if site not in online:
+                continue
+            kind = flower.TYPES[message.kind]
+            (identifier,) = self._grid.push_messages(
+                [
+                    FlowerMessage(
+                        flower.to_records(message),
+                        online[site],
+                        kind,
+                        ttl=ttl_s,
+                        group_id=group,
+                    )
+                ]
+            )
+            if identifier is not None:
+                self._waiting[identifier] = (site, flower.ANSWERS[kind])
+
+    @property
+    def waiting(self) -> frozenset[str]:
+        """Sites whose answer is outstanding."""
+        return frozenset(site for site, _ in self._waiting.values())
+
+    def forget(self) -> None:
+        """Stop waiting for outstanding answers; late ones are never read."""
+        self._waiting.clear()
+
+    def receive(self) -> list[Reply]:
+        """Answers that have arrived since the last call; waits a moment when there are none."""
+        replies = []
+        for message in self._grid.pull_messages(list(self._waiting)) if self._waiting else ():
+            asked = self._waiting.pop(message.metadata.reply_to_message_id, None)
+            if asked is not None:
+                replies.append(_read(message, *asked))
+        if not replies:
+            time.sleep(_POLL_SECONDS)
+        return replies
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        status = SubStatus.COMPLETED if kind is None else SubStatus.FAILED
+        self._grid._retry_invoker.max_tries = 1
+        try:
+            self._grid._runtime_client.PushTaskOutput(
+                PushTaskOutputRequest(sub_status=status, details="")
+            )
+        except httpx.HTTPError:
+            # The SuperLink ends a task without heartbeat by itself.
+            pass
+        finally:
+            if self._heartbeat.is_running:
+                self._heartbeat.stop()
+            self._grid.close()
+
+
+def connected(folder: Folder) -> frozenset[str] | None:
+    """Names of the sites that are connected now, or None when no SuperLink answers here."""
+    control = ControlHttpClient.from_server_address(
+        private_address(folder),
+        True,
+        None,
+        [RuntimeVersionHttpInterceptor("flwr-cli"), _Bearer(folder.control_token())],
+    )
+    try:
+        nodes = control.ListNodes(ListNodesRequest()).nodes_info
+    except httpx.HTTPError:
+        return None
+    return frozenset(node.name for node in nodes if node.status == NodeStatus.ONLINE)
+
+
+def _take_task(folder: Folder, address: str, run_id: int) -> str:
+    client = RuntimeHttpClient.from_server_address(
+        address,
+        True,
+        None,
+        [
+            RuntimeVersionHttpInterceptor("SuperExec"),
+            SuperExecAuthHttpInterceptor(folder.runtime_secret(), _SUPEREXEC_AUTH_METHODS),
+        ],
+        retry_invoker=make_simple_http_retry_invoker(),
+    )
+    deadline = time.monotonic() + _ACQUIRE_SECONDS
+    try:
+        while time.monotonic() < deadline:
+            taken = client.AcquireTask(
+                AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
+            )
+            # A task of an earlier run that was killed may still wait; it is dropped, and ends.
+            if taken.HasField("task") and taken.token and taken.task.run_id == run_id:
+                return str(taken.token)
+            if not taken.HasField("task"):
+                time.sleep(_POLL_SECONDS)
+    finally:
+        client.close()
+    raise ServerError(
+        "the SuperLink gave out no task for this run; restart it: privity server start",
+        code="no-task",
+        exit_code=5,
+    )
+
+
+def _read(message: FlowerMessage, site: str, kind: str) -> Reply:
+    if message.has_error():
+        return Reply(site, None, FAILURES.get(message.error.code, "no-answer"))
+    try:
+        return Reply(site, flower.from_records(message.content, kind=kind), None)
+    except EgressDenied:
+        return Reply(site, None, "malformed")

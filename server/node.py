@@ -1,0 +1,227 @@
+"""The SuperLink: Flower's own classes behind two ports of ours.
+
+Flower serves its fleet, control and runtime interfaces on one port and guards only the first.
+Here the public port answers `/v1/fleet/*` and `/health` and nothing else, over TLS and to
+enrolled node keys; control and runtime live on a loopback port behind a bearer token and the
+runtime secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from flwr.common.constant import (
+    HEARTBEAT_DEFAULT_INTERVAL,
+    ISOLATION_MODE_PROCESS,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    TRANSPORT_TYPE_GRPC_RERE,
+)
+from flwr.supercore.auth.typing import AccountInfo
+from flwr.supercore.constant import NodeStatus
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+
+from server.errors import ServerError
+from server.store import Folder
+
+Asgi = Callable[[Any, Any, Any], Any]
+
+BODY_LIMIT_BYTES = 16 * 1024 * 1024
+_PUBLIC = "/v1/fleet/"
+_SYNC_SECONDS = 1.0
+# Sites are enrolled by their operator and the coordinator's, never by a node itself.
+_CLOSED = frozenset({"/v1/fleet/register-node", "/v1/fleet/unregister-node"})
+
+
+class TokenAuthn(NoOpControlAuthnPlugin):
+    """Flower's control interface for the holder of one bearer token, and nobody else."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token.encode()
+
+    def validate_tokens_in_metadata(
+        self, metadata: Sequence[tuple[str, str | bytes]]
+    ) -> tuple[bool, AccountInfo | None]:
+        """Compare in constant time; no token or a wrong one means no."""
+        given = [value for _, value in metadata]
+        if len(given) != 1:
+            return False, None
+        token = given[0] if isinstance(given[0], bytes) else given[0].encode()
+        if not hmac.compare_digest(token, self._token):
+            return False, None
+        return True, AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
+
+
+def fleet_only(app: Asgi) -> Asgi:
+    """Wrap `app` so that only the fleet interface and health exist, with bounded bodies."""
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        allowed = path == "/health" or (path.startswith(_PUBLIC) and path not in _CLOSED)
+        if not allowed:
+            await _answer(send, 404)
+            return
+        lengths = [value for key, value in scope["headers"] if key == b"content-length"]
+        if path != "/health" and not (
+            len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0]) <= BODY_LIMIT_BYTES
+        ):
+            await _answer(send, 413)
+            return
+        await app(scope, receive, send)
+
+    return guarded
+
+
+async def _answer(send: Any, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def application(folder: Folder) -> Any:
+    """Flower's SuperLink application over this folder's database, token and runtime secret."""
+    settings = folder.settings
+    config = SuperLinkLifespanConfig(
+        control_address=f"127.0.0.1:{settings.control_port}",
+        health_server_address=None,
+        host="127.0.0.1",
+        port=settings.control_port,
+        insecure=True,
+        certificates=None,
+        superexec_auth_secret=folder.runtime_secret(),
+        authn_plugin=TokenAuthn(folder.control_token()),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        database=str(folder.link_database),
+        isolation=ISOLATION_MODE_PROCESS,
+        runtime_dependency_install=False,
+    )
+    return create_app(config, SuperLinkLifespan)
+
+
+def synchronise(state: Any, enrolled: Mapping[str, str]) -> None:
+    """Make the SuperLink's node list the enrolled one: `enrolled` maps names to OpenSSH keys.
+
+    Guarantees: afterwards exactly the enrolled keys may authenticate; a revoked node is refused
+        from its next call on.
+    """
+    wanted = {_key_bytes(line): name for name, line in enrolled.items()}
+    known = {info.public_key: info for info in state.get_node_info(owner_aids=[NOOP_FLWR_AID])}
+    for key, info in known.items():
+        if key not in wanted and info.status != NodeStatus.UNREGISTERED:
+            state.delete_node(owner_aid=NOOP_FLWR_AID, node_id=info.node_id)
+    for key, name in wanted.items():
+        # A key that was revoked once stays revoked: Flower never forgets it, and neither do we.
+        if key not in known:
+            state.create_node(
+                owner_aid=NOOP_FLWR_AID,
+                owner_name=NOOP_ACCOUNT_NAME,
+                public_key=key,
+                heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL,
+                name=name,
+            )
+
+
+def _key_bytes(line: str) -> bytes:
+    return public_key_to_bytes(load_ssh_public_key(line.encode()))
+
+
+def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
+    """Run the SuperLink until SIGINT or SIGTERM.
+
+    Raises:
+        ServerError: a port is taken (exit code 5), with the setting to change.
+    """
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    app = application(folder)
+    settings = folder.settings
+    public = _listen(settings.bind, settings.port, "port")
+    private = _listen("127.0.0.1", settings.control_port, "control_port")
+    common: dict[str, Any] = {"log_level": "warning", "access_log": False, "workers": 1}
+    outer = uvicorn.Server(
+        uvicorn.Config(
+            fleet_only(app),
+            lifespan="off",
+            ssl_certfile=folder.tls / "server.pem",
+            ssl_keyfile=str(folder.tls / "server.key"),
+            h11_max_incomplete_event_size=64 * 1024,
+            **common,
+        )
+    )
+    inner = uvicorn.Server(uvicorn.Config(app, **common))
+
+    async def main() -> None:
+        state = app.state.linkstate_factory.state()
+        synchronise(state, folder.node_keys())
+
+        async def keep_in_step() -> None:
+            while True:
+                await asyncio.sleep(_SYNC_SECONDS)
+                synchronise(state, folder.node_keys())
+                if inner.should_exit or outer.should_exit:
+                    inner.should_exit = outer.should_exit = True
+                    return
+
+        async def announce() -> None:
+            while not (outer.started and inner.started):
+                await asyncio.sleep(0.05)
+            ready()
+
+        tasks = [asyncio.create_task(keep_in_step()), asyncio.create_task(announce())]
+        try:
+            await asyncio.gather(inner.serve([private]), outer.serve([public]))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    asyncio.run(main())
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise ServerError(
+            f"{host}:{port} is taken or not ours; stop the other program or change '{setting}' in "
+            "coordinator.toml",
+            code="port-taken",
+            exit_code=5,
+        ) from None
+    listener.listen(256)
+    return listener
+
+
+def private_address(folder: Folder) -> str:
+    """Where control and runtime listen, for commands on the coordinator's own machine."""
+    return f"127.0.0.1:{folder.settings.control_port}"
+
+
+def public_certificate(folder: Folder) -> Path:
+    """The authority's certificate, as invitations carry it."""
+    return folder.tls / "ca.pem"

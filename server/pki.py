@@ -1,0 +1,122 @@
+"""The coordinator's own small certificate authority, for TLS on its public port."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+_CA_DAYS = 3650
+_SERVER_DAYS = 397
+_CLOCK_SLACK = datetime.timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and its private key, both PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+def authority(name: str) -> Pair:
+    """A new P-384 certificate authority that may sign server certificates only (RFC 5280)."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"privity {name} CA")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        _builder(subject, subject, key.public_key(), now, _CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign_certificates=True), critical=True)
+        .sign(key, hashes.SHA384())
+    )
+    return _pair(certificate, key)
+
+
+def server(host: str, ca: Pair) -> Pair:
+    """A certificate for `host` (and for loopback, where the coordinator reaches itself)."""
+    issuer = x509.load_pem_x509_certificate(ca.certificate)
+    signer = load_pem_private_key(ca.key, None)
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise TypeError("the authority's key is not an elliptic curve key")
+    key = ec.generate_private_key(ec.SECP384R1())
+    names = {host, "localhost", "127.0.0.1"}
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        _builder(
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])]),
+            issuer.subject,
+            key.public_key(),
+            now,
+            _SERVER_DAYS,
+        )
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_alternative(n) for n in sorted(names)]), False)
+        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), False)
+        .add_extension(_usage(sign_certificates=False), critical=True)
+        .sign(signer, hashes.SHA384())
+    )
+    return _pair(certificate, key)
+
+
+def days_left(certificate: bytes) -> int:
+    """Whole days until `certificate` expires; negative when it has."""
+    end = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+    return (end - datetime.datetime.now(datetime.UTC)).days
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    now: datetime.datetime,
+    days: int,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_SLACK)
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
+def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
+    return Pair(
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )

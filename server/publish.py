@@ -1,0 +1,322 @@
+"""From the last aggregate to what people get: commit, mark, evaluate, sign, bundle, in order."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from audit import bundle as bundles
+from audit import canonical, trace, watermark
+from audit.bundle import Source
+from audit.digests import arrays_digest
+from audit.log import Log
+from configs.run import Plan, decimal
+from configs.version import SOFTWARE
+from model import catalog, export, frozen
+from server import evaluate, plans
+from server import release as releasing
+from server.errors import ServerError
+from server.facts import Claim, Evaluation, Mark, Participation, ReleaseFacts, Scores
+from server.mirror import Mirror
+from server.progress import Progress
+from server.release import Release
+from server.state import State
+from server.store import Folder
+
+STRENGTH = 0.05
+# The coordinator's own copy, marked like any recipient's.
+OWN_COPY = "coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What `publish` made: the coordinator's own copy, all copies, the key file, the scores."""
+
+    own: Release
+    copies: Mapping[str, Release]
+    key_file: Path
+    detection: watermark.Detection
+    evaluated: evaluate.Evaluated | None
+
+
+def publish(
+    folder: Folder,
+    state: State,
+    log: Log,
+    mirrors: Mapping[str, Mirror],
+    *,
+    out: Path,
+    rows: tuple[tuple[str, str], ...],
+    description: str,
+    licence: str,
+    tell: Progress,
+) -> Published:
+    """Cut one signed, marked copy of the run's adapter for each recipient.
+
+    Args:
+        folder: the coordinator.
+        state: a run whose last round is over.
+        log: the coordinator's log.
+        mirrors: the sites' logs, for the claims.
+        out: folder that receives one sub-folder a recipient; must not exist.
+        rows: public or synthetic evaluation records; empty for no evaluation.
+        description: what the records are, in words for the model card.
+        licence: SPDX identifier for the adapter.
+        tell: progress.
+
+    Guarantees: the log holds the commitment to every subkey before any marked file exists.
+
+    Raises:
+        ServerError: training is not over, or `out` exists.
+    """
+    plan = state.plan
+    if state.round < plan.rounds:
+        raise ServerError(
+            f"run {plan.run} is at round {state.round} of {plan.rounds}; finish it with "
+            "privity server run --resume",
+            code="not-finished",
+            exit_code=3,
+        )
+    if out.exists():
+        raise ServerError(
+            f"{out} exists; this run was released before, and a release is never overwritten",
+            code="release-exists",
+        )
+    found = catalog.find(plan.model, expect_digest=plan.model_digest)
+    spec = plans.adapter_spec(plan)
+    reference = state.adapter(plan.rounds)
+    a = frozen.factors(found, spec)
+    recipients = (OWN_COPY, *state.participants)
+    tell("marking", recipients=list(recipients))
+    owner, keys, mark = _commit(folder, log, plan, reference, a, recipients)
+    identity = f"{plan.run}"
+    marked = {
+        name: watermark.mark(
+            reference,
+            a,
+            scale=spec.scale,
+            owner=owner.subkey,
+            recipient=keys[name].subkey,
+            strength=STRENGTH,
+        )
+        for name in recipients
+    }
+    key_file = trace.seal(
+        state.path / "watermark",
+        release=identity,
+        b=reference,
+        a=a,
+        scale=spec.scale,
+        owner=owner,
+        recipients=tuple(keys[name] for name in recipients),
+    )
+    evaluated = None
+    if rows:
+        tell("evaluating", records=len(rows))
+        evaluated = evaluate.score(
+            plan,
+            marked[OWN_COPY],
+            rows,
+            description=description,
+            progress=lambda arm, done, total: tell("scored", arm=arm, done=done, total=total),
+        )
+        log.append("evaluation", _evaluation_event(evaluated), run=plan.run)
+    claims = _claims(plan, state.participants, mirrors)
+    facts = ReleaseFacts(
+        release=identity,
+        run=plan.run,
+        coordinator=folder.settings.name,
+        software=SOFTWARE,
+        time=datetime.now(UTC),
+        licence=licence,
+        base_model=plan.model,
+        base_digest=plan.model_digest,
+        seed=plan.adapter.seed,
+        plan=plan.document(),
+        plan_digest=plans.digest(plan),
+        institutions=plan.institutions,
+        claims=claims,
+        rounds=_participation(log, plan.run),
+        data={"Task": plan.task.description or "not described by the coordinator"},
+        evaluation=None if evaluated is None else _evaluation_fact(evaluated),
+        mark=mark,
+    )
+    copies = {}
+    out.mkdir(parents=True, mode=0o755)
+    for name in recipients:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".adapter-") as draft:
+            export.save_folder(Path(draft), folder=found, spec=spec, arrays=marked[name], a=a)
+            copies[name] = releasing.cut(
+                out / name, adapter_files=Path(draft), facts=facts, key=folder.release_key
+            )
+    log.append(
+        "watermark-embedded",
+        {
+            "copies": [
+                {"recipient": name, "adapter_digest": copy.adapter_digest}
+                for name, copy in copies.items()
+            ]
+        },
+        run=plan.run,
+    )
+    own = copies[OWN_COPY]
+    log.append(
+        "release",
+        {
+            "adapter_digest": own.adapter_digest,
+            "reference_digest": arrays_digest(reference),
+            "card_digest": own.card_digest,
+            "bom_digest": own.bom_digest,
+            "folder_digest": own.folder_digest,
+            "claims": [
+                {
+                    "institution": claim.institution,
+                    "epsilon": decimal(claim.epsilon),
+                    "delta": decimal(claim.delta),
+                    "cap": decimal(claim.cap),
+                    "unit": claim.unit,
+                    "adjacency": claim.adjacency,
+                }
+                for claim in claims
+            ],
+        },
+        run=plan.run,
+    )
+    detection = watermark.detect(
+        marked[OWN_COPY],
+        a,
+        reference_b=reference,
+        a=a,
+        scale=spec.scale,
+        key=owner.subkey,
+    )
+    state.outcome = "released"
+    state.save()
+    return Published(own, copies, key_file, detection, evaluated)
+
+
+def _commit(
+    folder: Folder,
+    log: Log,
+    plan: Plan,
+    reference: Mapping[str, Any],
+    a: Mapping[str, Any],
+    recipients: tuple[str, ...],
+) -> tuple[trace.Key, dict[str, trace.Key], Mark]:
+    """Derive every subkey from the newest tree head, and log the commitments to them."""
+    master = folder.watermark_master()
+    head = canonical.digest(log.checkpoint().encode())
+
+    def key(name: str) -> trace.Key:
+        subkey = watermark.derive(master, tree_head=head, release=plan.run, recipient=name)
+        return trace.Key(name, subkey, secrets.token_bytes(32))
+
+    owner = key("")
+    keys = {name: key(name) for name in recipients}
+    commitments = {name: keys[name].commitment for name in recipients}
+    mark = Mark(STRENGTH, arrays_digest(reference), {"owner": owner.commitment, **commitments})
+    log.append(
+        "watermark-committed",
+        {
+            "reference_digest": mark.reference_digest,
+            "basis_digest": watermark.basis_digest(a),
+            "table_digest": watermark.table_digest(),
+            "detector_digest": watermark.detector_digest(),
+            "strength": decimal(STRENGTH),
+            "commitments": [
+                {"recipient": name, "commitment": value} for name, value in mark.commitments.items()
+            ],
+        },
+        run=plan.run,
+    )
+    return owner, keys, mark
+
+
+def _claims(
+    plan: Plan, participants: list[str], mirrors: Mapping[str, Mirror]
+) -> tuple[Claim, ...]:
+    """What each site's own log comes to, by its newest reservation."""
+    claims = []
+    for name in participants:
+        reserved = [event for event in mirrors[name].events() if event.kind == "budget-reserved"]
+        newest = reserved[-1].fields
+        claims.append(
+            Claim(
+                institution=name,
+                epsilon=float(newest["epsilon_after"]),
+                delta=float(newest["delta"]),
+                cap=float(newest["cap"]),
+                unit=plan.unit,
+                adjacency=plan.adjacency,
+            )
+        )
+    return tuple(claims)
+
+
+def _participation(log: Log, run: str) -> tuple[Participation, ...]:
+    return tuple(
+        Participation(
+            entry.event.round or 0,
+            tuple(entry.event.fields["accepted"]),
+            tuple(entry.event.fields["rejected"]),
+            tuple(entry.event.fields["absent"]),
+        )
+        for entry in log.entries("round-closed", run)
+    )
+
+
+def _evaluation_event(evaluated: evaluate.Evaluated) -> dict[str, Any]:
+    def card(scores: Any) -> dict[str, str]:
+        return {
+            "accuracy": decimal(round(scores.accuracy, 6)),
+            "macro_f1": decimal(round(scores.macro_f1, 6)),
+            "loss": decimal(round(scores.loss, 6)),
+        }
+
+    return {
+        "data": evaluated.data,
+        "records": evaluated.records,
+        "base": card(evaluated.base),
+        "released": card(evaluated.released),
+    }
+
+
+def _evaluation_fact(evaluated: evaluate.Evaluated) -> Evaluation:
+    def scores(card: Any) -> Scores:
+        return Scores(card.accuracy, card.macro_f1, card.loss)
+
+    return Evaluation(
+        evaluated.data, evaluated.records, scores(evaluated.base), scores(evaluated.released)
+    )
+
+
+def bundle(folder: Folder, state: State, mirrors: Mapping[str, Mirror], out: Path) -> Path:
+    """Write the officer's bundle: every log, the plan and the coordinator's copy of the release.
+
+    Raises:
+        AuditError: `out` exists or a log lacks a file.
+    """
+    enrolled = folder.enrolled()
+    bundles.write(
+        out,
+        run=state.plan.run,
+        coordinator=Source(folder.path / "log", folder.keys().public()),
+        sites={
+            name: Source(mirror.folder, enrolled[name].keys)
+            for name, mirror in mirrors.items()
+            if mirror.size
+        },
+        plan=plans.document(state.plan),
+        release=releases_of(folder, state) / OWN_COPY,
+    )
+    return out
+
+
+def releases_of(folder: Folder, state: State) -> Path:
+    """Where the copies of a run's release lie."""
+    return folder.path / "releases" / state.plan.run

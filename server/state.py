@@ -1,0 +1,110 @@
+"""Where a run stands, on disk: enough to go on after any crash without asking a site twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from configs import files
+from configs.load import read_plan
+from configs.run import Plan
+from server import plans
+from server.errors import ServerError
+
+_STATE = "state.json"
+
+
+@dataclass(slots=True)
+class State:
+    """One run.
+
+    Attributes:
+        path: the run's folder.
+        plan: fixed at the start.
+        round: the next round to run; equals the plan's rounds when training is over.
+        outcome: "running", "trained", "released", or why it stopped.
+        witnessed: per site, the size of our log that it cosigned last.
+        participants: sites whose update counted in at least one round.
+    """
+
+    path: Path
+    plan: Plan
+    round: int = 0
+    outcome: str = "running"
+    witnessed: dict[str, int] = field(default_factory=dict)
+    participants: list[str] = field(default_factory=list)
+
+    def save(self) -> None:
+        """Write the state durably."""
+        document = {
+            "format": 1,
+            "round": self.round,
+            "outcome": self.outcome,
+            "witnessed": self.witnessed,
+            "participants": sorted(self.participants),
+        }
+        files.replace(self.path / _STATE, json.dumps(document, indent=2).encode())
+
+    def adapter(self, number: int) -> dict[str, Any]:
+        """The adapter that round `number` starts from."""
+        return dict(load_arrays((self.path / f"adapter-{number}.safetensors").read_bytes()))
+
+    def keep_adapter(self, number: int, arrays: Mapping[str, Any]) -> None:
+        """Store the adapter that round `number` starts from."""
+        files.replace(
+            self.path / f"adapter-{number}.safetensors", save_arrays(dict(arrays)),
+            mode=files.PRIVATE,
+        )  # fmt: skip
+
+
+def create(path: Path, plan: Plan, start: Mapping[str, Any]) -> State:
+    """Start the record of a new run.
+
+    Raises:
+        ServerError: a run of this name exists; a plan is fixed once and for all.
+    """
+    if (path / _STATE).exists():
+        raise ServerError(
+            f"a run named {plan.run} exists already; go on with --resume or choose another name",
+            code="run-exists",
+        )
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.replace(path / "plan.json", plans.document(plan))
+    state = State(path, plan)
+    state.keep_adapter(0, start)
+    state.save()
+    return state
+
+
+def load(path: Path) -> State:
+    """Read the record of a run.
+
+    Raises:
+        ServerError: there is none, or a newer version wrote it.
+    """
+    try:
+        values = json.loads((path / _STATE).read_bytes())
+        plan = read_plan((path / "plan.json").read_bytes())
+    except (OSError, ValueError):
+        raise ServerError(
+            f"{path} holds no run; start one with privity server run", code="no-run"
+        ) from None
+    if values.get("format") != 1:
+        raise ServerError(
+            f"{path} was written by a newer version; install the newer privity",
+            code="newer-format",
+        )
+    return State(
+        path,
+        plan,
+        int(values["round"]),
+        str(values["outcome"]),
+        {str(k): int(v) for k, v in values["witnessed"].items()},
+        [str(name) for name in values["participants"]],
+    )

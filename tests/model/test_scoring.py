@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model import adapter, base, catalog, prompts, scoring, shapes
+from model.base import Base
+from model.errors import ModelError
+
+LABELS = ["billing", "bill", "lab", "labour ward", "x"]
+ASKED = ["first note", "a second and much longer note about it", "third", ""]
+
+
+def trained(loaded: Base, stir: Any) -> Any:
+    model = adapter.attach(loaded, shapes.Spec(rank=2, seed="s"))
+    stir(model)
+    return model
+
+
+def one_by_one(model: Any, loaded: Base, asked: list[str], labels: list[str]) -> np.ndarray:
+    """Every prompt with every label on its own, through the plain model."""
+    scores = np.zeros((len(asked), len(labels)))
+    for i, ask in enumerate(asked):
+        start = prompts.prompt(loaded, ask, max_tokens=400)
+        for j, label in enumerate(labels):
+            ids = torch.tensor([[*start, *prompts.answer(loaded, label)]])
+            with torch.no_grad():
+                logs = model(ids, use_cache=False).logits[0].log_softmax(-1)
+            wanted = ids[0, len(start) :]
+            scores[i, j] = logs[len(start) - 1 : -1].gather(1, wanted[:, None]).mean()
+    return scores
+
+
+def test_labels_scored_together_score_as_they_do_alone(tiny: Base, stir: Any) -> None:
+    model = trained(tiny, stir)
+    together = scoring.likelihoods(model, tiny, ASKED, LABELS)
+    np.testing.assert_allclose(together, one_by_one(model, tiny, ASKED, LABELS), atol=2e-5)
+
+
+def test_batching_changes_no_score(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = scoring.likelihoods(llama.model, llama, ASKED, LABELS)
+    monkeypatch.setattr(scoring, "_BATCH_TOKENS", 1)
+    single = scoring.likelihoods(llama.model, llama, ASKED, LABELS)
+    np.testing.assert_allclose(whole, single, atol=1e-5)
+
+
+def test_calibration_subtracts_what_a_label_scores_after_nothing(llama: Base, stir: Any) -> None:
+    model = trained(llama, stir)
+    raw = scoring.likelihoods(model, llama, ASKED, LABELS)
+    free = scoring.likelihoods(model, llama, ["N/A", ""], LABELS).mean(axis=0)
+    found = scoring.classify(model, llama, ASKED, LABELS)
+    assert found == list((raw - free).argmax(axis=1))
+    plain = scoring.classify(model, llama, ASKED, LABELS, calibrate=False)
+    assert plain == list(raw.argmax(axis=1))
+
+
+def test_one_label_of_one_token_is_scored(llama: Base) -> None:
+    assert scoring.classify(llama.model, llama, ["x"], [""]) == [0]
+
+
+@pytest.mark.parametrize("labels", [[], ["a", "a"], ["a", " a "]])
+def test_missing_or_equal_labels_are_refused(llama: Base, labels: list[str]) -> None:
+    with pytest.raises(ModelError, match="labels"):
+        scoring.classify(llama.model, llama, ["x"], labels)
+
+
+def test_a_scorecard_counts_what_was_found(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "classify", lambda *a, **k: [0, 0, 1, 0])
+    rows = [("p", "a"), ("q", "a"), ("r", "b"), ("s", "b")]
+    card = scoring.score(llama.model, llama, rows, ["a", "b", "c"])
+    assert (card.records, card.accuracy) == (4, 0.75)
+    # a: 2 hits, 2 true, 3 found -> 0.8; b: 1 hit, 2 true, 1 found -> 2/3; c does not occur.
+    assert card.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
+    wanted = [
+        prompts.loss(llama.model, [prompts.encode(llama, *row, max_tokens=400)]).item()
+        for row in rows
+    ]
+    assert card.loss == pytest.approx(sum(wanted) / 4, rel=1e-5)
+
+
+def test_perplexity_is_the_exponential_of_the_mean_loss(llama: Base) -> None:
+    rows = [("ask", "reply"), ("more", "words here")]
+    values = scoring.losses(llama.model, llama, rows)
+    assert scoring.perplexity(llama.model, llama, rows) == pytest.approx(math.exp(values.mean()))
+
+
+def test_a_response_that_is_no_label_is_refused_and_not_quoted(llama: Base) -> None:
+    with pytest.raises(ModelError, match="1 of 2 records") as caught:
+        scoring.score(llama.model, llama, [("x", "a"), ("y", "Jane Doe")], ["a"])
+    assert "Jane" not in str(caught.value)
+    with pytest.raises(ModelError, match="no records"):
+        scoring.score(llama.model, llama, [], ["a"])
+
+
+def test_progress_ends_at_the_whole_and_the_mode_is_put_back(llama: Base) -> None:
+    seen: list[tuple[int, int]] = []
+    llama.model.train()
+    scoring.score(
+        llama.model, llama, [("x", "a")] * 3, ["a", "b"], progress=lambda d, n: seen.append((d, n))
+    )
+    assert seen[-1] == (6, 6)
+    assert seen == sorted(seen)
+    assert llama.model.training
+
+
+def test_training_on_labels_raises_the_score(llama: Base) -> None:
+    model = adapter.attach(llama, shapes.Spec(rank=4, alpha=32, seed="s"))
+    rows = [("alpha", "yes"), ("omega", "no")] * 2
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    before = scoring.score(model, llama, rows, ["yes", "no"])
+    batch = [prompts.encode(llama, *row, max_tokens=99) for row in rows]
+    for _ in range(40):
+        optimizer.zero_grad()
+        prompts.loss(model, batch).mean().backward()
+        optimizer.step()
+    after = scoring.score(model, llama, rows, ["yes", "no"])
+    assert after.loss < 0.5 * before.loss
+    assert after.accuracy == 1.0
+
+
+@pytest.mark.base
+def test_the_default_model_prefers_sense_to_the_same_words_shuffled() -> None:
+    loaded = base.load(catalog.pull(catalog.DEFAULT))
+    ask = "What is the capital of France?"
+    sense, shuffled = (
+        scoring.perplexity(loaded.model, loaded, [(ask, reply)])
+        for reply in ("The capital of France is Paris.", "Paris is the of France capital.")
+    )
+    assert sense < 5 < shuffled
