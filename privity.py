@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if sys.version_info < (3, 11):  # noqa: UP036 - the installer may have been overruled
         return _say("privity needs Python 3.11 or newer; run it with a newer Python", 2)
+    _die_with_parent()
     debug = "--debug" in given
     if debug:
         given.remove("--debug")
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
 
-def _app(given: Sequence[str]) -> object:
+def _app(given: Sequence[str]) -> click.Command:
     """The Typer application with the one group that `given` names, the others as headings."""
     app = typer.Typer(
         name="privity",
@@ -101,7 +104,7 @@ def _app(given: Sequence[str]) -> object:
     chosen = next((word for word in given if not word.startswith("-")), "")
     for name, (module, text) in _COMMANDS.items():
         if name == chosen:
-            app.command(name, help=text)(importlib.import_module(module).command)
+            app.command(name)(importlib.import_module(module).command)
         else:
             app.command(name, help=text)(_heading)
     for name, (module, text) in _GROUPS.items():
@@ -127,6 +130,16 @@ def _recompute(rows: Sequence[tuple[float, float, int]], delta: float) -> float:
     from privacy.plan import Mechanism, epsilon
 
     return epsilon([Mechanism(*row) for row in rows], delta=delta)
+
+
+def _die_with_parent() -> None:
+    """End when the process that started us dies, if it asked for that (Linux)."""
+    parent = os.environ.get("PRIVITY_DIE_WITH_PARENT", "")
+    if sys.platform == "linux" and parent.isdigit():
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+        if os.getppid() != int(parent):
+            raise SystemExit(0)
 
 
 def _say(sentence: str, code: int) -> int:

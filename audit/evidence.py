@@ -23,8 +23,8 @@ class Collector:
     notices: list[str] = field(default_factory=list)
 
     def add(self, layer: Layer, code: str, where: str, sentence: str) -> None:
-        """Note a fault."""
-        self.faults.append(Fault(layer, code, where, sentence))
+        """Note a fault. Both texts may quote the bundle, so they are made safe to print."""
+        self.faults.append(Fault(layer, code, _printable(where), _printable(sentence)))
 
     def has(self, layer: Layer) -> bool:
         """Say whether a layer has a fault."""
@@ -77,3 +77,8 @@ class Evidence:
     def quorum(self) -> int | None:
         """How many institutions the run needs."""
         return None if self.started is None else int(self.started[1].fields["quorum"])
+
+
+def _printable(text: str) -> str:
+    """Replace what could steer a terminal, such as a file's name with escape characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:1000])

@@ -112,23 +112,41 @@ class Findings:
 
     def lines(self) -> Iterator[str]:
         """Yield the findings in plain words, one sentence a line."""
+        for _, lines in self.sections():
+            yield from lines
+
+    def sections(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield (heading, lines) in reading order; a section about nothing is left out."""
+        parts = (
+            ("Verdict", self._verdict()),
+            (
+                "Faults",
+                (f"fault [{f.layer}/{f.code}] {f.where}: {f.sentence}" for f in self.faults),
+            ),
+            ("Signatures and witnesses", self._signatures()),
+            ("Privacy budgets, recomputed from the logs", map(_budget, self.institutions)),
+            ("Release", () if self.release is None else _release(self.release)),
+            ("Notices", (f"notice: {notice}" for notice in self.notices)),
+        )
+        for heading, lines in parts:
+            if found := tuple(lines):
+                yield heading, found
+
+    def _verdict(self) -> Iterator[str]:
         yield f"verdict: {'holds' if self.ok else 'FAULTY'}"
         yield f"intact: {_yes(self.intact, 'every byte is what was signed')}"
-        yield f"complete: {_yes(self.complete, 'no entry, round or institution is missing')}"
-        yield f"consistent: {_yes(self.consistent, 'budgets, updates and release follow')}"
-        for fault in self.faults:
-            yield f"fault [{fault.layer}/{fault.code}] {fault.where}: {fault.sentence}"
+        if self.intact:
+            yield f"complete: {_yes(self.complete, 'no entry, round or institution is missing')}"
+            yield f"consistent: {_yes(self.consistent, 'budgets, updates and release follow')}"
+        else:
+            yield "complete, consistent: not judged, since the bytes are damaged"
+
+    def _signatures(self) -> Iterator[str]:
         for signer in self.signers:
             key = "key pinned by you" if signer.pinned else "key only stated by this bundle"
             yield f"signed by {signer.role} {signer.name} ({key}, fingerprint {signer.fingerprint})"
             witnesses = ", ".join(signer.cosigned_by) or "nobody"
             yield f"log of {signer.name}: {signer.size} entries, witnessed by {witnesses}"
-        for site in self.institutions:
-            yield _budget(site)
-        if self.release is not None:
-            yield from _release(self.release)
-        for notice in self.notices:
-            yield f"notice: {notice}"
 
 
 def _yes(holds: bool, meaning: str) -> str:

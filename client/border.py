@@ -22,7 +22,7 @@ from model.shapes import Spec
 from privacy import egress
 from privacy.egress import Cleared
 from privacy.errors import EgressDenied
-from privacy.wire import Answer, Closed, Message, Update, unpack
+from privacy.wire import Answer, Closed, Message, Update, pack, unpack
 
 _KINDS: Mapping[str, type[Answer] | type[Update] | type[Closed]] = {
     "answer": Answer,
@@ -58,7 +58,36 @@ def clear(folder: Folder, message: Message, *, run: str | None = None) -> Cleare
     _check_evidence(folder, header)
     if isinstance(header, Update):
         return _clear_update(folder, header, message)
+    _check_run(folder, header)
     return None
+
+
+def with_verdict(folder: Folder, message: Message) -> Message:
+    """The cleared update `message` with the log entries that were added since it was written.
+
+    The gate's own verdict is one of them: an institution that leaves after its last update has
+    handed over everything about it.
+    """
+    header = unpack(message, Update)
+    log = folder.log()
+    keys = folder.keys().public()
+    checkpoint = log.checkpoint()
+    old, new = (
+        note.open_checkpoint(text, key=note.parse_key(keys.log), origin=folder.origin).size
+        for text in (header.checkpoint, checkpoint)
+    )
+    added = tuple(to_base64(log.entry(index)) for index in range(old, new))
+    evidence = {"checkpoint": checkpoint, "entries": (*header.entries, *added)}
+    return pack(header.model_copy(update=evidence), message.arrays)
+
+
+def _check_run(folder: Folder, header: Answer | Closed) -> None:
+    """Hold back names and digests that are none of a proposed run's."""
+    if isinstance(header, Answer) and header.reason == "coordinator-behind":
+        return
+    plan = decisions.proposed(folder, header.run)
+    if isinstance(header, Answer) and header.plan_digest != decisions.digest(plan):
+        raise EgressDenied("an answer about another plan was held back; restart the runner")
 
 
 def _check_evidence(folder: Folder, header: Answer | Update | Closed) -> None:

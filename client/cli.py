@@ -24,7 +24,9 @@ _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 @app.command()
 def init(
     directory: _DIR,
-    name: Annotated[str, typer.Option(help="The institution's name, as logs and releases show it.")],
+    name: Annotated[
+        str, typer.Option(help="The institution's name, as logs and releases show it.")
+    ],
     coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator.")],
 ) -> None:
     """Make an institution: keys, site.toml, an empty ledger and log.
@@ -218,6 +220,9 @@ def budget(directory: _DIR, as_json: _JSON = False) -> None:
         return
     rows = facts.pop("rows")
     _print(facts, False)
+    if not rows:
+        typer.echo("no run has reserved anything")
+        return
     table = Table("run", "σ", "sample rate", "steps", "rounds begun", "reserved at")
     for row in rows:
         table.add_row(
@@ -254,7 +259,10 @@ def _decide(directory: Path, run_name: str, decision: Literal["approved", "refus
 def _bar(title: str) -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal
 
 from client.errors import ClientError
 from privacy.errors import Quarantined
@@ -40,7 +40,7 @@ def stream(
     from privacy.scrub import Scrubber
 
     tool = Scrubber.load(profile=profile, language=language, secret=secrets.token_bytes(32))
-    with _open(source) as lines:
+    with _open(source) as lines:  # bytes: a line that is not UTF-8 has a number too
         numbered = enumerate(lines, start=1)
         while batch := [_parse(number, line) for number, line in islice(numbered, _BATCH)]:
             texts: Sequence[str] = [text for text, _ in batch]
@@ -49,18 +49,18 @@ def stream(
                 yield json.dumps(_answer(outcome), ensure_ascii=False)
 
 
-def _open(source: str) -> TextIO:
+def _open(source: str) -> BinaryIO:
     if source == "-":
-        return sys.stdin
+        return sys.stdin.buffer
     try:
-        return open(source, encoding="utf-8")
+        return open(source, "rb")
     except OSError:
         raise ClientError(f"{source} cannot be opened; check the path", code="no-file") from None
 
 
-def _parse(number: int, line: str) -> tuple[str, str]:
+def _parse(number: int, line: bytes) -> tuple[str, str]:
     try:
-        values = json.loads(line)
+        values = json.loads(line.decode("utf-8-sig"))
         text = values["text"]
         person = values.get("person") or f"line-{number}"
     except (ValueError, KeyError, TypeError, AttributeError):

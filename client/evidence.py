@@ -67,6 +67,15 @@ def check_not_restored(folder: Folder, log: Log, invitation: Invitation, cosigne
                 code="log-restored",
                 exit_code=4,
             )
+    check_ledger(folder, log)
+
+
+def check_ledger(folder: Folder, log: Log) -> None:
+    """Check that the ledger holds every head that the log published.
+
+    Raises:
+        LedgerFault: it does not: an older copy was restored.
+    """
     ledger = folder.ledger()
     for kind in ("budget-reserved", "dp-training"):
         for entry in log.entries(kind):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from flwr.app import Error, Metadata
+from flwr.app import Error, RecordDict
 from flwr.app import Message as FlowerMessage
-from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
@@ -69,31 +69,52 @@ class GatedNodeState(InMemoryNodeState):
         found = super().get_messages_legacy(run_ids=run_ids, is_reply=is_reply, limit=limit)
         if is_reply is not True:
             return found
-        return [self._gate(message) for message in found]
+        return [answer for message in found if (answer := self._gate(message)) is not None]
 
-    def _gate(self, message: FlowerMessage) -> FlowerMessage:
+    def _gate(self, message: FlowerMessage) -> FlowerMessage | None:
+        request = self._asked(message.metadata.run_id)
+        if request is None:
+            log.error("an answer that nobody asked for was held back; restart the runner")
+            self._discard(message)
+            return None
         if message.has_error():
+            # The runner is still handing over the error's objects; replacing them under its hands
+            # would fail its upload.
+            with contextlib.suppress(Exception):
+                self._inflate(message)
             word = FAILURES.get(message.error.code)
             if word is None:
                 crashed = message.error.code == ErrorCode.CLIENT_APP_CRASHED
                 word = "runner-stopped" if crashed else "failed"
-            return self._replace(message, word)
+            return self._issue(message, request, _error(word))
         wire = None
         try:
-            kind = flower.ANSWERS.get(message.metadata.message_type)
+            kind = flower.ANSWERS.get(request.metadata.message_type)
+            if message.metadata.reply_to_message_id != request.metadata.message_id:
+                raise EgressDenied("an answer to another question was held back")
             if kind is None:
                 raise EgressDenied("an answer of an unknown type was held back")
             wire = flower.from_records(self._inflate(message), kind=kind)
             if border.clear(self._folder, wire) is not None:
                 self._state("cleared", "none", wire)
-            return message
+                wire = border.with_verdict(self._folder, wire)
+            return self._issue(message, request, flower.to_records(wire))
         except (EgressDenied, AuditError) as refusal:
             log.error("%s", refusal)
             self._state("denied", refusal.code, wire)
         except Exception as fault:
             log.error("the gate could not judge an answer (%s)", type(fault).__name__)
             self._state("denied", "unforeseen", wire)
-        return self._replace(message, "refused-by-gate")
+        return self._issue(message, request, _error("refused-by-gate"))
+
+    def _asked(self, run_id: int) -> FlowerMessage | None:
+        """The request that the runner has in hand; a node works on one at a time."""
+        with self.lock_msg_store:
+            for entry in self.msg_store.values():
+                asked = entry.message.metadata
+                if entry.is_retrieved and asked.run_id == run_id and not asked.reply_to_message_id:
+                    return entry.message
+        return None
 
     def _state(self, verdict: str, code: str, wire: Message | None) -> None:
         """Sign the verdict about an update into the site's log."""
@@ -124,28 +145,27 @@ class GatedNodeState(InMemoryNodeState):
         whole = inflate_object_from_contents(identifier, contents)
         return whole.content
 
-    def _replace(self, message: FlowerMessage, word: str) -> FlowerMessage:
-        """Put a fixed word in an answer's place, in the node's stores as well."""
-        old = message.metadata
-        self._store.delete(old.message_id)
-        self.delete_messages(message_ids=[old.message_id])
-        answer = make_message(
-            metadata=Metadata(
-                run_id=old.run_id,
-                message_id="",
-                src_node_id=old.src_node_id,
-                dst_node_id=old.dst_node_id,
-                reply_to_message_id=old.reply_to_message_id,
-                group_id=old.group_id,
-                created_at=old.created_at,
-                ttl=old.ttl,
-                message_type=old.message_type,
-            ),
-            error=Error(code=_CODES[word], reason=word),
-        )
+    def _issue(
+        self, runner: FlowerMessage, request: FlowerMessage, content: RecordDict | Error
+    ) -> FlowerMessage:
+        """Put an answer of our own making in the place of the runner's.
+
+        Guarantees: group, type, addressees and every object come from the request and from what
+            was cleared; of the runner's own message and object tree no byte is left to send.
+        """
+        self._discard(runner)
+        answer = FlowerMessage(content, reply_to=request)
         answer.metadata.__dict__["_message_id"] = answer.object_id
         self._store_generated_message(answer)
         return answer
+
+    def _discard(self, message: FlowerMessage) -> None:
+        self._store.delete(message.metadata.message_id)
+        self.delete_messages(message_ids=[message.metadata.message_id])
+
+
+def _error(word: str) -> Error:
+    return Error(code=_CODES[word], reason=word)
 
 
 class GatedFactory(NodeStateFactory):
@@ -153,6 +173,7 @@ class GatedFactory(NodeStateFactory):
 
     def __init__(self, folder: Folder) -> None:
         super().__init__(objectstore_factory=ObjectStoreFactory())
+        self.state_instance: NodeState | None = None
         self._folder = folder
 
     def state(self) -> NodeState:

@@ -80,6 +80,13 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
                 runtime_dependency_install=False,
             )
         except SystemExit as ended:
+            if runner.poll() is not None:
+                raise ClientError(
+                    "the runner stopped, so no answer can be given; read its last lines above and "
+                    "start the client again",
+                    code="runner-stopped",
+                    exit_code=1,
+                ) from None
             if ended.code not in (0, None):
                 raise ClientError(
                     f"{invitation.coordinator} did not take this node: its key is not enrolled, or "

@@ -20,19 +20,25 @@ class Outbox:
         self._facts = folder / f"round-{number}.json"
         self._arrays = folder / f"round-{number}.safetensors"
 
-    def read(self, input_digest: str) -> tuple[int, Mapping[str, Any]] | None:
-        """The stored answer to the same input, or None."""
+    def read(self, plan_digest: str, input_digest: str) -> tuple[int, Mapping[str, Any]] | None:
+        """The stored answer to the same input under the same plan, or None."""
         try:
             facts = json.loads(self._facts.read_bytes())
-            if facts["input_digest"] != input_digest:
+            if (facts["plan_digest"], facts["input_digest"]) != (plan_digest, input_digest):
                 return None
             return int(facts["statement_index"]), load_arrays(self._arrays.read_bytes())
         except FileNotFoundError:
             return None
 
-    def write(self, input_digest: str, index: int, arrays: Mapping[str, Any]) -> None:
+    def write(
+        self, plan_digest: str, input_digest: str, index: int, arrays: Mapping[str, Any]
+    ) -> None:
         """Store an answer: arrays first, then the facts that make them count."""
         self._facts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         files.replace(self._arrays, save_arrays(dict(arrays)), mode=files.PRIVATE)
-        facts = {"input_digest": input_digest, "statement_index": index}
+        facts = {
+            "plan_digest": plan_digest,
+            "input_digest": input_digest,
+            "statement_index": index,
+        }
         files.replace(self._facts, json.dumps(facts).encode(), mode=files.PRIVATE)

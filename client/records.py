@@ -229,7 +229,9 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
             if header is None:
                 header = [cell.strip() for cell in cells]
                 if _shape(header) is None:
-                    raise _columns_error(path, header)
+                    # Without a header the first row is a record: its cells are not repeated.
+                    sentence = f"has no header of known columns; wanted are {_WANTED}"
+                    raise _error(path, "unknown-columns", sentence)
                 continue
             if not any(cell.strip() for cell in cells):
                 continue

@@ -13,9 +13,7 @@ from client.people import Progress, Report
 from configs import files
 
 
-def dry_run(
-    folder: Folder, *, sample: int, out: Path, progress: Progress | None = None
-) -> Report:
+def dry_run(folder: Folder, *, sample: int, out: Path, progress: Progress | None = None) -> Report:
     """Scrub all records and write a random sample, before and after, to `out`.
 
     Guarantees: `out` has mode 0600 and is the only place that holds record text; nothing is logged
@@ -28,14 +26,9 @@ def dry_run(
         raise ClientError(f"{out} is a folder; name a file with --out", code="bad-out")
     reading = people.read(folder)
     done = people.scrub(reading, people.scrubber(folder), progress=progress)
-    before = {}
-    for record in reading.records:
-        before.setdefault(record.person, []).append(record)
     lines = []
     tool = people.scrubber(folder)
-    chosen = random.SystemRandom().sample(
-        list(reading.records), min(sample, len(reading.records))
-    )
+    chosen = random.SystemRandom().sample(list(reading.records), min(sample, len(reading.records)))
     for record in chosen:
         outcome = next(iter(tool.scrub_many([record.instruction], [record.person])))
         if isinstance(outcome, Exception):

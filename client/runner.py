@@ -101,7 +101,9 @@ def serve(folder: Folder, address: str) -> None:
         None,
         [
             RuntimeVersionHttpInterceptor("SuperExec"),
-            SuperExecAuthHttpInterceptor(secret, _SUPEREXEC_AUTH_METHODS),
+            SuperExecAuthHttpInterceptor(
+                master_secret=secret, protected_methods=_SUPEREXEC_AUTH_METHODS
+            ),
         ],
         retry_invoker=retry,
     )
@@ -133,6 +135,9 @@ def _work(tasks: Tasks, address: str, token: str) -> None:
             log.error("the run carries a foreign app bundle; it was not opened and not answered")
             reply = FlowerMessage(error_for(EgressDenied("foreign bundle")), reply_to=request)
         push_message(client, reply, context)
+    except Exception as fault:
+        # The SuperNode reports an unanswered task by itself; the runner stays for the next one.
+        log.error("a task could not be handed back (%s)", type(fault).__name__)
     finally:
         push_task_output(client, context, SubStatus.COMPLETED, "")
         if heartbeat.is_running:
@@ -155,10 +160,16 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-    for chatty in ("httpx", "httpcore"):
+    for chatty in ("flwr", "httpx", "httpcore", "presidio-analyzer"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    serve(open_folder(Path(arguments[0])), arguments[1])
+    try:
+        serve(open_folder(Path(arguments[0])), arguments[1])
+    except Exception as fault:
+        if os.environ.get("PRIVITY_DEBUG") == "1":
+            raise
+        known = getattr(fault, "exit_code", None) is not None
+        log.error("%s", fault if known else f"unforeseen {type(fault).__name__}")
+        return 1
     return 0
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -168,6 +169,7 @@ def create_app(release: Path, *, key: Path, load: Callable[[], Engine]) -> FastA
     created = int(time.time())
     # The interactive pages would fetch scripts from elsewhere.
     app = FastAPI(title="Privity", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.release = name
     app.add_middleware(_LimitBody)
     _add_errors(app)
 
@@ -211,19 +213,40 @@ def create_app(release: Path, *, key: Path, load: Callable[[], Engine]) -> FastA
     return app
 
 
-def serve(release: Path, *, key: Path, host: str = "127.0.0.1", port: int = 8080) -> None:
+def serve(
+    release: Path,
+    *,
+    key: Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    ready: Callable[[str, str], None] = lambda name, address: None,
+) -> None:
     """Verify a release and serve it until interrupted.
 
+    Args:
+        release: the release folder.
+        key: the coordinator's public release key.
+        host: address to listen on.
+        port: port to listen on; 0 takes any free one.
+        ready: called with the release id and "host:port" once connections are taken.
+
     Raises:
-        ClientError: the release does not verify, or its base model is not installed.
+        ClientError: the release does not verify (4), the port is taken (5), or `host` is not an
+            address of this machine (2). ModelError: its base model is not installed or differs.
     """
     import uvicorn
 
-    from client import engine
+    from client import engine, listen
 
-    app = create_app(release, key=key, load=lambda: engine.load(release))
-    # Access logs hold addresses and paths; the institution's own proxy keeps those it needs.
-    uvicorn.run(app, host=host, port=port, access_log=False, server_header=False)
+    with listen.bind(host, port) as listener:
+        app = create_app(release, key=key, load=lambda: engine.load(release))
+        listener.listen()
+        shown = f"[{host}]" if ":" in host else host
+        ready(str(app.state.release), f"{shown}:{listener.getsockname()[1]}")
+        # Access logs hold addresses and paths; the institution's own proxy keeps those it needs.
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 class _LimitBody:

@@ -137,7 +137,7 @@ class Tasks:
         if arrays_digest(message.arrays) != header.input_digest:
             raise ClientError("the round's adapter has another digest", code="adapter-differs")
         outbox = Outbox(folder.run(plan.run) / "outbox", header.round)
-        kept = outbox.read(header.input_digest)
+        kept = outbox.read(digest, header.input_digest)
         if kept is None:
             index, update = self._train(plan, digest, header, message.arrays, log, outbox)
         else:
@@ -211,7 +211,7 @@ class Tasks:
             round=header.round,
         )
         _write_state(state_file, trained.state)
-        outbox.write(header.input_digest, receipt.index, cleared.arrays)
+        outbox.write(digest, header.input_digest, receipt.index, cleared.arrays)
         return receipt.index, cleared.arrays
 
     def _charge(self, plan: Plan, digest: str, header: Round, log: Log) -> str:
@@ -327,5 +327,5 @@ def _read_state(path: Path) -> Mapping[str, Any] | None:
 
 
 def _write_state(path: Path, state: Mapping[str, Any]) -> None:
-    arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in state.items()}
+    arrays = {name: np.array(tensor.numpy(), order="C") for name, tensor in state.items()}
     files.replace(path, save_arrays(arrays), mode=files.PRIVATE)

@@ -116,7 +116,10 @@ class EvaluationTable(Table):
     """Public or synthetic records of the coordinator on which base and release are scored."""
 
     path: str = ""
-    description: Annotated[str, Field(max_length=300)] = ""
+    # Stands in the coordinator's log, whose texts are plain and short.
+    description: Annotated[
+        str, Field(max_length=200, pattern=r"^([A-Za-z0-9][A-Za-z0-9 ._:;,/()=+-]*)?$")
+    ] = ""
     limit: Annotated[int, Field(ge=1)] = 400
 
 

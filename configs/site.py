@@ -40,7 +40,7 @@ class RuntimeTable(Table):
     """Resources of this machine."""
 
     threads: Annotated[int, Field(ge=0, le=256)] = 0
-    chunk_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 2048
+    chunk_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 512
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     connect_timeout_s: Positive = 300.0
 

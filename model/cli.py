@@ -23,7 +23,10 @@ def pull(
     from model import catalog
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("starting", total=1.0)
         found = catalog.pull(
             name, progress=lambda step, share: bar.update(task, description=step, completed=share)
@@ -36,7 +39,7 @@ def pull(
 
 @app.command("list")
 def list_models(as_json: _JSON = False) -> None:
-    """List the models on this machine."""
+    """List the models on this machine. Example: privity model list."""
     from model import catalog
 
     found = catalog.listed()
@@ -54,8 +57,14 @@ def list_models(as_json: _JSON = False) -> None:
 
 
 @app.command()
-def show(name: str, as_json: _JSON = False) -> None:
-    """Show one model: where it lies, its digest, and what an adapter would attach to."""
+def show(
+    name: Annotated[str, typer.Argument(help="A name of privity model list, or a folder.")],
+    as_json: _JSON = False,
+) -> None:
+    """Show one model: where it lies, its digest, and what an adapter would attach to.
+
+    Example: privity model show smollm2-135m-instruct
+    """
     from model import architectures, catalog
 
     found = catalog.find(name)

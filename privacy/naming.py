@@ -24,7 +24,7 @@ TITLES: Final = frozenset(
 
 _NAME: Final = (
     r"(?:(?:(?:Mc|Mac|O['’]|D['’]|van |von |de |del |der |den |di |da |la |bin |al-)*"
-    r"\p{Lu}[\p{L}'’]+(?:-\p{Lu}\p{L}+)?)|[A-Z]\.)"
+    r"\p{Lu}[\p{Latin}'’]+(?:-\p{Lu}\p{Latin}+)?)|[A-Z]\.)"
 )
 _FULL: Final = rf"{_NAME}(?: {_NAME}){{0,3}}"
 _TITLED: Final = regex.compile(
@@ -54,7 +54,7 @@ _LOCAL: Final = regex.compile(
 )
 _PAIR: Final = regex.compile(
     r"(?<![\w.-])\p{Lu}\p{Ll}+ (?:[A-Z]\.? )?"
-    r"(?:\p{Lu}\p{L}+(?:-\p{Lu}\p{L}+)?|[A-Z]\.)(?!\w)"
+    r"(?:\p{Lu}\p{Latin}+(?:-\p{Lu}\p{Latin}+)?|[A-Z]\.)(?!\w)"
 )
 _INITIAL: Final = regex.compile(r"(?<![\w.-])[A-Z]\p{Ll}{2,} [A-Z]\.(?=[\s,;:)?!'’]|$)")
 _POSSESSIVE: Final = regex.compile(r"['’]s?$")
@@ -72,7 +72,7 @@ _ZH_FULL: Final = (
 _ZH_AFTER: Final = regex.compile(
     r"(?V1)(?:患者|病人|病员|姓名|联系人|家属|亲属|客户|户主|户名|持卡人|收款人|付款人|投保人|被保险人|受益人|经办人|申请人|"
     r"本人|我叫|我是|名叫|叫做|名字是|医生|医师|大夫|护士|主任|父亲|母亲|妻子|丈夫|儿子|女儿|配偶|法人|司机|员工|经理|转来患者)"
-    rf"(?:姓名)?[\s:为是,]{{0,2}}(?P<v>{_ZH_FULL})"
+    rf"(?:姓名)?[\s:为是,]{{0,2}}(?P<v>{_ZH_FULL}|{_FULL})"
 )
 _ZH_BEFORE: Final = regex.compile(
     rf"(?V1)(?:(?<![\u4e00-\u9fff])|(?<=[,。;、,;:和与由给向找请是]))(?P<v>{_SURNAME}{_ZH_GIVEN}{{0,2}})"

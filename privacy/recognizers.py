@@ -38,6 +38,7 @@ PHONE_REGIONS: Final = ("US", "GB", "CN")
 _CLINICAL: Final = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "ORGANIZATION"}
 _STRICT: Final = _CLINICAL | {"ORG": "ORGANIZATION", "NORP": "GROUP", "DATE": "DATE_TIME"}
 _AT: Final = regex.compile(r"(?:\b(?:at|from|by|to|in|with|near|visited|through)(?: the)?|@) $")
+_LATIN: Final = regex.compile(r"\p{Latin}[\p{Latin}'’ .-]*")
 _DIGIT: Final = regex.compile(r"[0-9]")
 _DIGITS: Final = regex.compile(r"(?:[0-9][ ().\-/]{0,3}){7}")
 _EDGES: Final = " \t\r\n.,;:!?()[]{}\"'’-–#*/"
@@ -137,7 +138,7 @@ class Model(EntityRecognizer):
         found = []
         for entity in nlp_artifacts.entities:
             kind = self.labels.get(entity.label_)
-            start, end = _trim(text, entity.start_char, entity.end_char)
+            start, end = _trim(text, *_latin(text, entity.start_char, entity.end_char))
             surface = text[start:end]
             if entity.label_ == "ORG" and kind is None and _named_place(text, start, end):
                 kind = "ORGANIZATION"
@@ -149,8 +150,6 @@ class Model(EntityRecognizer):
     def _likely(self, surface: str, following: str, kind: str) -> bool:
         if sum(character.isalpha() for character in surface) < 2:
             return self.strict and kind == "DATE_TIME"
-        if normalise.has_han(surface):
-            return False  # an English model guesses at Chinese
         if self.strict:
             return True
         # A name is capitalised, is no shouted abbreviation, and holds no digits.
@@ -200,6 +199,14 @@ def _result(
     recognizer: EntityRecognizer, start: int, end: int, score: float, kind: str | None = None
 ) -> RecognizerResult:
     return RecognizerResult(kind or recognizer.supported_entities[0], start, end, score)
+
+
+def _latin(text: str, start: int, end: int) -> tuple[int, int]:
+    """Cut a span to its Latin words: an English model only guesses at the Chinese around them."""
+    if not normalise.has_han(text[start:end]):
+        return start, end
+    match = _LATIN.search(text, start, end)
+    return match.span() if match else (start, start)
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from privacy import medical, names, naming, recognizers
+from privacy import naming, recognizers
 from privacy.errors import PrivacyError, Quarantined
 from privacy.normalise import Normalised, has_han, known_script_share, normalise
 from privacy.recognizers import Profile
@@ -39,7 +39,11 @@ with warnings.catch_warnings():
 Language = Literal["en", "zh", "auto"]
 
 VERSION: Final = 1
-"""Version of the rules below that no digest sees: order, policy, verification."""
+"""Version of what this module does: its order, its policy, its verification."""
+_SOURCES: Final = (
+    "checksums", "dates", "medical", "names", "naming", "normalise", "recognizers", "spans",
+    "surrogates",
+)  # fmt: skip
 MAX_CHARACTERS: Final = 20_000
 BATCH: Final = 256
 MIN_KNOWN_SCRIPT: Final = 0.5
@@ -50,6 +54,7 @@ MODEL_DIGEST: Final = "sha256:170c42be42c99b85502a76059403996ba6bd56c68a462b8230
 # The entity recogniser has its own embedding layer; everything else is time spent for nothing.
 _UNUSED: Final = ("tagger", "parser", "attribute_ruler", "lemmatizer", "senter", "tok2vec")
 _LATIN_WORD: Final = re.compile(r"[A-Za-z]{2,}")
+_CAPITAL: Final = re.compile(r"[A-Z][a-z]")
 _SEPARATORS: Final = re.compile(r"(?<=\d)[\s().\-/]+(?=\d)")
 
 
@@ -206,8 +211,10 @@ class Scrubber:
     def _reads(self, text: str) -> bool:
         if self._open_model is None:
             return False
-        words = len(_LATIN_WORD.findall(text))
-        return words > 0 if self.language == "en" or not has_han(text) else words >= 3
+        if self.language == "en" or not has_han(text):
+            return _LATIN_WORD.search(text) is not None
+        # In a Chinese text a lone small word is a unit; a capital may be a name.
+        return _CAPITAL.search(text) is not None or len(_LATIN_WORD.findall(text)) >= 3
 
     def _finish(self, item: _Prepared, artifacts: Any) -> Scrubbed:
         copy = item.copy
@@ -319,15 +326,15 @@ def _open(folder: Path) -> Any:
 
 def _digest(profile: Profile, language: Language, with_model: bool) -> str:
     """Digest everything that decides what is found and kept."""
-    lists = hashlib.sha256()
-    for module in (names, medical, naming):
-        lists.update(Path(str(module.__file__)).read_bytes())
+    sources = hashlib.sha256()
+    for name in _SOURCES:
+        sources.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     described = {
         "version": VERSION,
         "profile": profile,
         "language": language,
         "recognizers": recognizers.describe(recognizers.build(profile)),
-        "lists": lists.hexdigest(),
+        "sources": sources.hexdigest(),
         "model": MODEL_DIGEST if with_model else "",
         "presidio": importlib.metadata.version("presidio-analyzer"),
         "spacy": importlib.metadata.version("spacy"),

@@ -199,7 +199,8 @@ def _facts(folder: Folder) -> dict[str, Any]:
     from server import enrolment, pki, state
 
     connected = enrolment.connected(folder)
-    runs = [state.load(path) for path in sorted((folder.path / "runs").iterdir()) if path.is_dir()]
+    begun = sorted((folder.path / "runs").glob("*/state.json"))
+    runs = [state.load(path.parent) for path in begun]
     return {
         "name": folder.settings.name,
         "address": f"{folder.settings.host}:{folder.settings.port}",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from audit import signing
-from configs.run import Run
+from configs.run import Plan, Run
 from model import catalog, shapes
 from server import evaluate, flower, plans, publish
 from server import state as states
@@ -30,25 +30,29 @@ def train(folder: Folder, run: Run, *, resume: bool, show: Show | None = None) -
             running (5), or the quorum was not met (3).
     """
     path = folder.run(run.name)
+    state: State | None = None
     if resume:
         state = states.load(path)
         _check_same(state, run)
     else:
-        plan = plans.make(run)
-        start = {
-            name: np.zeros(shape, dtype=np.float32)
-            for name, shape in shapes.shapes(
-                catalog.find(plan.model), plans.adapter_spec(plan)
-            ).items()
-        }
-        state = states.create(path, plan, start)
-    tell = Progress(path / "progress.jsonl", show)
-    if state.round >= state.plan.rounds and state.outcome != "running":
+        states.check_new(path, run.name)
+    if state is not None and state.round >= state.plan.rounds and state.outcome != "running":
+        tell = Progress(path / "progress.jsonl", show)
         tell("finished", outcome="completed", participants=state.participants)
         return state
+    plan = plans.make(run) if state is None else state.plan
     with flower.Session.open(folder) as link:
+        if state is None:  # only now: an unreachable SuperLink must not use up the run's name
+            state = states.create(path, plan, _zeros(plan))
+        tell = Progress(path / "progress.jsonl", show)
         _conductor(folder, state, link, tell).run(join_timeout_s=run.federation.join_timeout_s)
     return state
+
+
+def _zeros(plan: Plan) -> dict[str, np.ndarray]:
+    """The adapter that round 0 starts from."""
+    wanted = shapes.shapes(catalog.find(plan.model), plans.adapter_spec(plan))
+    return {name: np.zeros(shape, dtype=np.float32) for name, shape in wanted.items()}
 
 
 def release(
@@ -90,7 +94,7 @@ def release(
         mirrors,
         out=out,
         rows=rows,
-        description="" if run is None else run.evaluation.description,
+        description=(run.evaluation.description if run else "") or "not described",
         licence=licence,
         tell=tell,
     )

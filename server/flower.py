@@ -212,7 +212,9 @@ def _take_task(folder: Folder, address: str, run_id: int) -> str:
         None,
         [
             RuntimeVersionHttpInterceptor("SuperExec"),
-            SuperExecAuthHttpInterceptor(folder.runtime_secret(), _SUPEREXEC_AUTH_METHODS),
+            SuperExecAuthHttpInterceptor(
+                master_secret=folder.runtime_secret(), protected_methods=_SUPEREXEC_AUTH_METHODS
+            ),
         ],
         retry_invoker=make_simple_http_retry_invoker(),
     )

@@ -19,7 +19,7 @@ from audit.note import parse as parse_note
 from audit.witness import Witness
 from privacy.errors import PrivacyError
 from privacy.wire import Answer, Close, Closed, Message, Propose, Round, Update, pack, unpack
-from server import accept, aggregate, plans
+from server import accept, closing, plans
 from server.errors import ServerError
 from server.mirror import Mirror
 from server.progress import Progress
@@ -134,7 +134,7 @@ class Conductor:
             for name in due:
                 asked[name] = now + _ASK_AGAIN_SECONDS
                 self._propose(name)
-            self._collect_answers(asked)
+            self._collect_answers()
         self.link.forget()
         accepted = [name for name, party in self.parties.items() if party.status == "accepted"]
         if len(accepted) < self.state.plan.quorum:
@@ -163,7 +163,7 @@ class Conductor:
             self._propose(name)
         deadline = self.clock() + 2 * _ASK_AGAIN_SECONDS
         while self.link.waiting and self.clock() < deadline:
-            self._collect_answers({})
+            self._collect_answers()
         self.link.forget()
 
     def _propose(self, name: str) -> None:
@@ -173,7 +173,7 @@ class Conductor:
         )
         self.link.send({name: message}, group="plan", ttl_s=plan.round_timeout_s)
 
-    def _collect_answers(self, asked: dict[str, float]) -> None:
+    def _collect_answers(self) -> None:
         for reply in self.link.receive():
             party = self.parties[reply.site]
             try:
@@ -186,7 +186,7 @@ class Conductor:
                 party.status, party.reason = "declined", fault.code
             else:
                 if header.reason == "coordinator-behind":
-                    asked.pop(reply.site, None)
+                    self._propose(reply.site)
                     continue
                 party.reason = header.reason
                 party.status = "accepted" if header.decision == "accepted" else header.decision
@@ -200,8 +200,12 @@ class Conductor:
         input_digest = arrays_digest(start)
         group = f"round-{number}"
         self.tell("round", round=number, rounds=plan.rounds)
-        asked = [name for name, party in self.parties.items() if party.status == "accepted"]
-        for name in asked:
+        updates, rejected = closing.left_behind(log, self.state, number)
+        notes = {name: _own_note(self.parties[name].mirror.cosigned) for name in updates}
+        closed = closing.began(log, plan.run, number)
+        for name, party in self.parties.items():
+            if closed or name in updates or party.status != "accepted":
+                continue
             message = pack(
                 Round(
                     **self._down(name),
@@ -213,9 +217,6 @@ class Conductor:
                 start,
             )
             self.link.send({name: message}, group=group, ttl_s=plan.round_timeout_s)
-        updates: dict[str, Mapping[str, Any]] = {}
-        rejected: dict[str, str] = {}
-        notes: dict[str, str] = {}
         deadline = self.clock() + plan.round_timeout_s
         while self.link.waiting and self.clock() < deadline:
             for reply in self.link.receive():
@@ -225,6 +226,7 @@ class Conductor:
                         raise ServerError("the site failed", code=reply.failure or "no-answer")
                     updates[reply.site] = self._accept(party, reply.message, number, input_digest)
                     notes[reply.site] = _own_note(party.mirror.cosigned)
+                    rejected.pop(reply.site, None)
                 except (PrivacyError, AuditError, ServerError) as fault:
                     rejected[reply.site] = fault.code
                     party.status, party.reason = "invited", fault.code
@@ -245,18 +247,6 @@ class Conductor:
         absent = sorted(set(plan.institutions) - updates.keys() - rejected.keys())
         for name in absent:
             self.parties[name].status = "invited"
-        self._close_round(number, start, updates, rejected, absent, notes)
-
-    def _close_round(
-        self,
-        number: int,
-        start: Mapping[str, Any],
-        updates: Mapping[str, Mapping[str, Any]],
-        rejected: Mapping[str, str],
-        absent: list[str],
-        notes: Mapping[str, str],
-    ) -> None:
-        plan = self.state.plan
         if len(updates) < plan.quorum:
             self.tell("quorum-lost", round=number, accepted=sorted(updates))
             raise ServerError(
@@ -265,69 +255,41 @@ class Conductor:
                 code="no-quorum",
                 exit_code=3,
             )
-        names = sorted(updates)
-        result = aggregate.mean(start, [updates[name] for name in names])
-        self.state.keep_adapter(number + 1, result)
-        self.log.append(
-            "aggregation",
-            {
-                "method": "uniform mean of B, A frozen",
-                "inputs": [
-                    {"institution": name, "update_digest": arrays_digest(updates[name])}
-                    for name in names
-                ],
-                "input_adapter": arrays_digest(start),
-                "output_adapter": arrays_digest(result),
-            },
-            run=plan.run,
+        closing.close(log, self.state, number, updates, rejected, absent, notes)
+        self.tell(
+            "closed",
             round=number,
+            accepted=sorted(updates),
+            rejected=dict(rejected),
+            absent=absent,
         )
-        self.log.append(
-            "round-closed",
-            {
-                "accepted": names,
-                "rejected": sorted(rejected),
-                "absent": absent,
-                "site_checkpoints": dict(notes),
-            },
-            run=plan.run,
-            round=number,
-        )
-        self.state.round = number + 1
-        self.state.participants = sorted({*self.state.participants, *names})
-        self.state.save()
-        self.tell("closed", round=number, accepted=names, rejected=dict(rejected), absent=absent)
 
     def _accept(
         self, party: Party, message: Message, number: int, input_digest: str
     ) -> Mapping[str, Any]:
-        """Validate one update and log its acceptance once; raises what is wrong with it."""
+        """Validate one update, keep it and log its acceptance; raises what is wrong with it."""
         plan = self.state.plan
         update, header = accept.check(
             message, plan, number=number, start=self.state.adapter(number)
         )
         head = self._take_evidence(party, header)
         accept.check_statement(party.mirror, header, plan, input_digest=input_digest)
-        already = {
-            entry.event.fields["institution"]
-            for entry in self.log.entries("update-accepted", plan.run)
-            if entry.event.round == number
-            and entry.event.fields["update_digest"] == header.update_digest
-        }
-        if party.site.name not in already:
-            self.log.append(
-                "update-accepted",
-                {
-                    "institution": party.site.name,
-                    "update_digest": header.update_digest,
-                    "site_size": head.size,
-                    "site_root": head.root,
-                    "statement_index": header.statement_index,
-                    "statement_leaf": party.mirror.leaf(header.statement_index),
-                },
-                run=plan.run,
-                round=number,
-            )
+        # The arrays are on disk before the log says that they count: a crash in between, or a
+        # lost quorum, leaves a round that can be finished without this site.
+        self.state.keep_update(number, party.site.name, update)
+        self.log.append(
+            "update-accepted",
+            {
+                "institution": party.site.name,
+                "update_digest": header.update_digest,
+                "site_size": head.size,
+                "site_root": head.root,
+                "statement_index": header.statement_index,
+                "statement_leaf": party.mirror.leaf(header.statement_index),
+            },
+            run=plan.run,
+            round=number,
+        )
         return update
 
     # -- closing and evidence -------------------------------------------------------------------

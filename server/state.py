@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -62,6 +63,34 @@ class State:
             mode=files.PRIVATE,
         )  # fmt: skip
 
+    def keep_update(self, number: int, site: str, arrays: Mapping[str, Any]) -> None:
+        """Store an update of an open round, before the log says that it counts."""
+        files.replace(self._update(number, site), save_arrays(dict(arrays)), mode=files.PRIVATE)
+
+    def update(self, number: int, site: str) -> dict[str, Any]:
+        """An update of an open round.
+
+        Raises:
+            ServerError: it is not there (exit code 4).
+        """
+        try:
+            return dict(load_arrays(self._update(number, site).read_bytes()))
+        except (OSError, SafetensorError):
+            raise ServerError(
+                f"the accepted update of {site} is missing in {self.path}; restore the newest "
+                "copy of the whole folder",
+                code="update-missing",
+                exit_code=4,
+            ) from None
+
+    def drop_updates(self, number: int) -> None:
+        """Delete the updates of a closed round; its aggregate is kept."""
+        for path in self.path.glob(f"update-{number}-*.safetensors"):
+            path.unlink()
+
+    def _update(self, number: int, site: str) -> Path:
+        return self.path / f"update-{number}-{site}.safetensors"
+
 
 def create(path: Path, plan: Plan, start: Mapping[str, Any]) -> State:
     """Start the record of a new run.
@@ -69,17 +98,26 @@ def create(path: Path, plan: Plan, start: Mapping[str, Any]) -> State:
     Raises:
         ServerError: a run of this name exists; a plan is fixed once and for all.
     """
-    if (path / _STATE).exists():
-        raise ServerError(
-            f"a run named {plan.run} exists already; go on with --resume or choose another name",
-            code="run-exists",
-        )
+    check_new(path, plan.run)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     files.replace(path / "plan.json", plans.document(plan))
     state = State(path, plan)
     state.keep_adapter(0, start)
     state.save()
     return state
+
+
+def check_new(path: Path, name: str) -> None:
+    """Check that no run of this name was started.
+
+    Raises:
+        ServerError: one was.
+    """
+    if (path / _STATE).exists():
+        raise ServerError(
+            f"a run named {name} exists already; go on with --resume or choose another name",
+            code="run-exists",
+        )
 
 
 def load(path: Path) -> State:

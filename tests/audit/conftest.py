@@ -19,6 +19,8 @@ from safetensors.numpy import save_file
 
 from audit import bundle, canonical, digests, keys, log, note, witness
 from audit.events import Subject, decimal
+from audit.findings import Findings
+from audit.verify import verify
 
 RUN = "run-1"
 DELTA = "0.00001"
@@ -307,6 +309,12 @@ def federate() -> type[Federation]:
 def account() -> Callable[[Sequence[tuple[float, float, int]], float], float]:
     """The stand-in accountant."""
     return recompute
+
+
+@pytest.fixture(scope="session")
+def judge() -> Callable[..., Findings]:
+    """The verifier with the stand-in accountant."""
+    return lambda folder, **more: verify(folder, recompute=recompute, **more)
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ def found(text, profile="clinical"):
         ("Lives at 12 Maple Street, Dover.", "12 Maple Street, Dover", "ADDRESS"),
         ("家住广东省深圳市南山区科技路12号。", "广东省深圳市南山区科技路12号", "ADDRESS"),
         ("患者王小明，男", "王小明", "PERSON"),
+        ("患者Zbigniew Kowalczyk，头痛", "Zbigniew Kowalczyk", "PERSON"),
         ("seen by Dr. Iyer", "Dr. Iyer", "PERSON"),
         ("Mr O'Neill came", "Mr O'Neill", "PERSON"),
         ("a 93-year-old man", "93", "AGE"),

@@ -1,0 +1,100 @@
+"""What a run would mean for this institution, computed without opening a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from client import judge
+from client.folder import Folder
+from configs.load import load
+from configs.run import Plan, Run
+from model import catalog, frozen, shapes
+from model.shapes import Spec
+from privacy import plan as accounting
+
+# A forward and backward pass costs about four operations a parameter and token when the base is
+# frozen; processors of this class sustain about this many a second and core in float32.
+_OPERATIONS_PER_SECOND = 3.0e10
+_CORES = 2
+
+
+def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
+    """Hold RUN.toml against this site: ε before and after, megabytes, minutes, and the decision.
+
+    The number of persons is taken from the number of lines of the records file at most; the time
+    is a rough estimate from the model's size.
+
+    Raises:
+        ConfigError: RUN.toml cannot be used. ModelError: its model is not on this machine.
+    """
+    run = load(run_file, Run)
+    found = catalog.find(run.model.name, expect_digest=run.model.digest)
+    table = run.adapter
+    spec = Spec(rank=table.rank, alpha=table.alpha, targets=table.targets, seed=table.seed)
+    wanted = shapes.shapes(found, spec)
+    proposed = Plan(
+        run=run.name,
+        model=run.model.name,
+        model_digest=found.digest,
+        adapter=table,
+        frozen_digest=frozen.digest(frozen.factors(found, spec)),
+        epsilon=run.privacy.epsilon,
+        delta=run.privacy.delta,
+        noise_multiplier=accounting.find_noise(
+            epsilon=run.privacy.epsilon,
+            delta=run.privacy.delta,
+            sample_rate=run.privacy.sample_rate,
+            steps=run.privacy.rounds * run.privacy.steps_per_round,
+        ),
+        clip_norm=run.privacy.clip_norm,
+        sample_rate=run.privacy.sample_rate,
+        rounds=run.privacy.rounds,
+        steps_per_round=run.privacy.steps_per_round,
+        training=run.training,
+        task=run.task,
+        institutions=tuple(sorted(run.federation.institutions)),
+        quorum=run.federation.quorum,
+        round_timeout_s=run.federation.round_timeout_s,
+    )
+    limits = folder.settings.budget
+    rows = folder.ledger().rows(limits.cohort)
+    verdict = judge.judge(
+        proposed,
+        folder.settings,
+        spent=tuple(row.mechanism for row in rows),
+        reserved=any(row.run == run.name for row in rows),
+    )
+    parameters = sum(out * wide for out, wide in found.linear.values())
+    values = sum(rows_ * columns for rows_, columns in wanted.values())
+    megabytes = values * 4 / 1e6
+    lines = _lines(folder.data)
+    passes = lines * run.privacy.sample_rate * proposed.steps
+    seconds = passes * run.training.max_tokens / 2 * 4 * parameters / _OPERATIONS_PER_SECOND
+    return {
+        "run": run.name,
+        "decision": "acceptable" if verdict.reason == "none" else verdict.reason,
+        "epsilon_before": round(verdict.epsilon_before, 4),
+        "epsilon_after": round(verdict.epsilon_after, 4),
+        "cap": limits.epsilon,
+        "delta": limits.delta,
+        "unit": proposed.unit,
+        "adjacency": proposed.adjacency,
+        "noise_multiplier": proposed.noise_multiplier,
+        "sample_rate": proposed.sample_rate,
+        "steps": proposed.steps,
+        "leaves": f"{len(wanted)} float32 arrays ({values} numbers) in each of "
+        f"{run.privacy.rounds} rounds, signed statements without counts, cosignatures",
+        "megabytes_up": round(megabytes * run.privacy.rounds, 2),
+        "megabytes_down": round(megabytes * run.privacy.rounds, 2),
+        "minutes_at_most": round(seconds / _CORES / 60, 1) if lines else "unknown without records",
+    }
+
+
+def _lines(path: Path) -> int:
+    """Lines of the records file: an upper bound for its persons. Counts bytes, parses nothing."""
+    try:
+        with path.open("rb") as file:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b"")) + 1
+    except OSError:
+        return 0
