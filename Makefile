@@ -1,0 +1,52 @@
+# Privity. `make` lists the targets; `make demo` and `make test` need only Python 3.11 and a package index.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_ARGS ?=
+TEST_ARGS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Privity needs Python 3.11 or newer: set PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Privity needs Python 3.11 or newer: set PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25'
+
+# Stamps hold what was installed: a change of the two files installs again.
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,test]'
+	@touch $@ $(VENV)/.run
+
+.PHONY: venv
+venv: $(VENV)/.test ## Set up .venv with everything, tests included
+
+.PHONY: demo
+demo: $(VENV)/.run ## A whole federation on this machine (DEMO_ARGS="--out DIR --data FILE ...")
+	$(BIN)/privity demo $(DEMO_ARGS)
+
+.PHONY: check
+check: $(VENV)/.test ## Format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: $(VENV)/.test ## The whole suite, warnings as errors
+	$(BIN)/privity model pull smollm2-135m-instruct
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
