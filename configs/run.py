@@ -118,7 +118,7 @@ class EvaluationTable(Table):
     path: str = ""
     # Stands in the coordinator's log, whose texts are plain and short.
     description: Annotated[
-        str, Field(max_length=200, pattern=r"^([A-Za-z0-9][A-Za-z0-9 ._:;,/()=+-]*)?$")
+        str, Field(max_length=128, pattern=r"^([A-Za-z0-9][A-Za-z0-9 ._:;,/()=+-]*)?$")
     ] = ""
     limit: Annotated[int, Field(ge=1)] = 400
 

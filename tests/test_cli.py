@@ -53,9 +53,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     """Runs one command in this process: (exit code, stdout, stderr)."""
 
     def run(*words: object) -> Said:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries behind a command
-            code = privity.main([str(word) for word in words])
+        code = privity.main([str(word) for word in words])
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return code, out, err

@@ -162,7 +162,9 @@ class Wire:
         whole = inflate_object_from_contents(sent, contents)
         reply = _read(whole, site, flower.ANSWERS[request.metadata.message_type])
         kind = reply.message.kind if reply.message else str(reply.failure)
-        self.crossings.append(Crossing(site, True, kind, reply.message, b"".join(contents.values())))
+        self.crossings.append(
+            Crossing(site, True, kind, reply.message, b"".join(contents.values()))
+        )
         self._waiting.discard(site)
         if site in self.swap and reply.message:
             reply = Reply(site, self.swap[site](reply.message), None)
@@ -280,10 +282,6 @@ def scrubbing_world(
 
 
 def _maker(federation: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
-    from server import rounds
-
-    monkeypatch.setattr(rounds, "_ASK_AGAIN_SECONDS", 0.01)
-
     def make(*names: str) -> World:
         made = World(federation(names or ("clinic-a", "clinic-b")), monkeypatch)
         made.connect()

@@ -17,8 +17,10 @@ import privity
 from audit.digests import arrays_digest
 from configs.load import read_plan
 from privacy.plan import Mechanism, epsilon
-from privacy.wire import Message, Update, pack, unpack
+from privacy.wire import Answer, Message, Propose, Round, Update, pack, unpack
+from server import conduct, plans, rounds
 from server.errors import ServerError
+from server.progress import Progress
 
 Make = Callable[..., Any]
 
@@ -52,9 +54,7 @@ def _once(act: Callable[[], None], when: Callable[..., bool]) -> Callable[..., N
 
 
 def _round(number: int, site: str) -> Callable[[str, Any], bool]:
-    return lambda name, request: (
-        name == site and request.metadata.group_id == f"round-{number}"
-    )
+    return lambda name, request: name == site and request.metadata.group_id == f"round-{number}"
 
 
 # -- everything goes right ------------------------------------------------------------------------
@@ -218,7 +218,9 @@ def test_a_coordinator_that_crashed_in_a_round_goes_on_without_new_spend(world: 
     assert len(first) == 1
     made.connect()
     assert made.train(run, resume=True).participants == ["clinic-a", "clinic-b"]
-    assert _updates(made, "clinic-a")[0] == first[0]
+    assert len(_updates(made, "clinic-a")) == 1, "an accepted update is not asked for again"
+    assert len(_updates(made, "clinic-b")) == 2
+    assert made.events("hub", "update-accepted")[0].fields["update_digest"] == first[0]
     assert len(made.events("clinic-a", "dp-training")) == 2
     assert made.sites["clinic-a"].ledger().begun("triage") == {0, 1}
     assert len(made.events("hub", "update-accepted")) == 4
@@ -437,8 +439,12 @@ def test_a_forked_coordinator_log_is_refused_and_recorded(world: Make) -> None:
 
 @pytest.mark.parametrize("decision", ["approve", "refuse"])
 def test_a_run_waits_until_the_institution_has_decided(
-    world: Make, decision: str, capfd: pytest.CaptureFixture[str]
+    world: Make,
+    decision: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(rounds, "_ASK_AGAIN_SECONDS", 0.01)
     made = world()
     made.federation.set("clinic-a", approve="ask")
     made.connect()
@@ -609,18 +615,27 @@ def test_a_plan_that_changed_after_its_approval_is_not_trained(world: Make) -> N
 
 def test_another_plan_under_the_name_of_a_charged_run_is_not_trained(world: Make) -> None:
     made = world("clinic-a")
-    run = made.federation.run_file(epsilon=0.5)
-    state = made.train(run)
-    dearer = read_plan(
-        (state.path / "plan.json").read_bytes().replace(b'"clip_norm":"1"', b'"clip_norm":"2"')
-    )
+    state = made.train(made.federation.run_file(epsilon=0.5))
+    dearer = read_plan(plans.document(state.plan).replace(b'"clip_norm":"1"', b'"clip_norm":"2"'))
     assert dearer != state.plan
-    shutil.rmtree(state.path)
-    made.connect()
-    changed = run.read_text().replace("[training]", "clip_norm = 2.0\n[training]")
-    run.write_text(changed)
-    with pytest.raises(ServerError, match="round 1 has 0 of 1"):
-        made.train(run)
+    tell = Progress(made.federation.root / "progress.jsonl")
+    conductor = conduct._conductor(made.coordinator, state, made.connect(), tell)
+
+    def ask(header: Callable[[dict[str, Any]], Any], arrays: Any = None) -> None:
+        message = pack(header(conductor._down("clinic-a")), arrays)
+        made.wire.send({"clinic-a": message}, group="", ttl_s=60)
+        (reply,) = made.wire.receive()
+        if reply.message is not None:
+            conductor._take_evidence(conductor.parties["clinic-a"], unpack(reply.message, Answer))
+
+    ask(lambda down: Propose(**down, run="triage", plan=plans.document(dearer).decode()))
+    ask(
+        lambda down: Round(
+            **down, run="triage", round=0, plan_digest=plans.digest(dearer),
+            input_digest=arrays_digest(state.adapter(0)),
+        ),
+        state.adapter(0),
+    )  # fmt: skip
     assert made.wire.failures("clinic-a") == ["plan-not-acceptable"]
     assert len(made.spent("clinic-a").rows) == 1
 
