@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["tests.flow.world"]
+
 TINY = "tiny-llama"
 # Import-time warnings of libraries about each other; ours stay errors.
 _FOREIGN_WARNINGS = (

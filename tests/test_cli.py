@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-with warnings.catch_warnings():
-    # typer asks click for two functions that click is about to drop.
-    warnings.filterwarnings("ignore", message="'click.utils.get_", category=DeprecationWarning)
-    import privity
-    from client import folder as folders
-    from client.errors import ClientError
-    from server import store
+import privity
+from client import folder as folders
+from client.errors import ClientError
+from server import store
 
 ROOT = Path(__file__).parents[1]
 SECRET = "Quillfeather"
@@ -137,6 +133,9 @@ def test_every_command_has_help_with_an_example_of_itself(say: Any) -> None:
         code, out, _ = say(*words, "--help")
         assert code == 0, words
         assert "Usage: privity" in out, words
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        if not all(getattr(p, "help", None) for p in arguments):
+            lacking.append(f"an argument of {' '.join(words)}")
         if f"Example: privity {' '.join(words)}" not in (command.help or ""):
             lacking.append(" ".join(words))
     assert lacking == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-with warnings.catch_warnings():
-    # typer asks click for two functions that click is about to drop.
-    warnings.filterwarnings("ignore", message="'click.utils.get_", category=DeprecationWarning)
-    import privity
-
+import privity
 from audit import bundle as bundles
 from audit import keys, trace, watermark
 

@@ -6,7 +6,6 @@ import json
 import socket
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +15,8 @@ import httpx
 import pytest
 import uvicorn
 
-with warnings.catch_warnings():
-    # typer asks click for two functions that click is about to drop.
-    warnings.filterwarnings("ignore", message="'click.utils.get_", category=DeprecationWarning)
-    import client
-    import privity
+import client
+import privity
 from audit import keys, signing
 from client import listen
 from client.errors import ClientError

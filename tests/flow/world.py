@@ -220,6 +220,14 @@ class World:
         self.told.append((event, facts))
         self.on_tell(event, facts)
 
+    def conductor(self, state: Any) -> Any:
+        """A conductor in the hands of a test, for messages out of turn."""
+        from server import conduct
+        from server.progress import Progress
+
+        tell = Progress(self.federation.root / "progress.jsonl", self._show)
+        return conduct._conductor(self.coordinator, state, self.wire, tell)
+
     def train(self, run_file: Path, *, resume: bool = False) -> Any:
         """`privity server run`."""
         from server import conduct, store

@@ -1,0 +1,225 @@
+"""Real SuperLink, real SuperNodes and runners, TLS and node authentication, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+pytestmark = pytest.mark.flow
+
+READY_SECONDS = 90.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Machine:
+    """Commands on one machine; every process it starts ends with the test."""
+
+    def __init__(self, home: Path, logs: Path) -> None:
+        self.environment = {**os.environ, "PRIVITY_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        self.logs = logs
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def command(self, *arguments: object, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "privity", *map(str, arguments)],
+            env=self.environment, capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, (arguments, done.returncode, done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+    def service(self, name: str, *arguments: object) -> subprocess.Popen[bytes]:
+        with (self.logs / f"{name}.log").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "privity", *map(str, arguments)],
+                env={**self.environment, "PYTHONUNBUFFERED": "1"},
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        self.running.append(child)
+        return child
+
+    def wait_for(self, name: str, words: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        path = self.logs / f"{name}.log"
+        while words not in path.read_text():
+            assert time.monotonic() < deadline, (name, path.read_text())
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        for child in reversed(self.running):
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(child.pid, number)
+                    child.wait(timeout=10)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+            child.wait()
+
+
+@pytest.fixture
+def machine(tiny_home: Path, tmp_path: Path) -> Iterator[Machine]:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    made = Machine(tiny_home, logs)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def live(machine: Machine, federation: Callable[..., Any]) -> Any:
+    """A running coordinator and two enrolled institutions that do not run yet."""
+    made = federation()
+    settings = made.coordinator.path / "coordinator.toml"
+    ports = (free_port(), free_port())
+    text = settings.read_text().replace("8443", str(ports[0])).replace("8444", str(ports[1]))
+    settings.write_text(text)
+    for name in made.sites:
+        invitation = made.root / name / "invitation.json"
+        invitation.write_text(invitation.read_text().replace(":8443", f":{ports[0]}"))
+    machine.service("coordinator", "server", "start", made.coordinator.path)
+    machine.wait_for("coordinator", "is ready on")
+    made.port, made.control = ports
+    return made
+
+
+def test_two_institutions_train_release_and_a_stranger_verifies(
+    machine: Machine, live: Any
+) -> None:
+    for name in live.sites:
+        machine.service(name, "client", "run", live.root / name)
+    run_file = live.run_file(evaluation="held.jsonl", quorum=2)
+    (live.root / "held.jsonl").write_text(
+        "".join(
+            json.dumps({"instruction": f"Which desk? note {n}", "response": word}) + "\n"
+            for n, word in enumerate(["billing", "cardiology", "billing"])
+        )
+    )
+    coordinator = live.coordinator.path
+    trained = json.loads(machine.command("server", "run", coordinator, "--run", run_file, "--json"))
+    assert trained["participants"] == sorted(live.sites)
+    released = json.loads(
+        machine.command("server", "release", coordinator, "triage", "--run", run_file, "--json")
+    )
+    assert released["witnesses"] == sorted(live.sites)
+    assert released["evaluation"]["records"] == 3
+    found = json.loads(machine.command("audit", "verify", released["bundle"], "--json"))
+    assert found["ok"], found["faults"]
+    for site in found["institutions"]:
+        held = json.loads(machine.command("client", "budget", live.root / site["name"], "--json"))
+        assert site["epsilon"] == pytest.approx(held["spent"], abs=1e-3)
+        assert 0 < held["spent"] <= held["cap"] == 2.0
+    # One changed byte of the release, and the bundle is refused with exit code 4.
+    card = Path(released["bundle"]) / "release" / "README.md"
+    card.write_bytes(card.read_bytes()[:-1] + b"!")
+    assert "README.md" in machine.command("audit", "verify", released["bundle"], code=4)
+    status = json.loads(machine.command("server", "status", coordinator, "--json"))
+    assert [site["connected"] for site in status["sites"]] == [True, True]
+
+
+def test_a_stranger_with_the_certificate_reaches_nothing_but_the_fleet(live: Any) -> None:
+    context = ssl.create_default_context(cafile=str(live.coordinator.tls / "ca.pem"))
+    with httpx.Client(verify=context, trust_env=False) as stranger:
+        base = f"https://127.0.0.1:{live.port}"
+        assert stranger.get(f"{base}/health").status_code == 200
+        for path in ("/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/openapi.json",
+                     "/v1/fleet/register-node"):  # fmt: skip
+            assert stranger.post(base + path, content=b"x").status_code == 404, path
+        head = {"content-type": "application/protobuf"}
+        answer = stranger.post(f"{base}/v1/fleet/pull-messages", content=b"", headers=head)
+        assert answer.status_code in (400, 401, 415, 422)
+        control = f"http://127.0.0.1:{live.control}"
+        for path in ("/v1/control/start-run", "/v1/runtime/acquire-task"):
+            answer = stranger.post(control + path, content=b"", headers=head)
+            assert answer.status_code == 401, path
+
+
+def test_a_node_that_is_not_enrolled_or_is_revoked_is_refused(machine: Machine, live: Any) -> None:
+    machine.command("server", "revoke", live.coordinator.path, "clinic-b")
+    time.sleep(2.5)
+    said = machine.command("client", "run", live.root / "clinic-b", code=3)
+    assert "not enrolled" in said
+    assert "Traceback" not in said
+
+
+def test_a_second_client_with_the_same_identity_is_refused(machine: Machine, live: Any) -> None:
+    machine.service("clinic-a", "client", "run", live.root / "clinic-a")
+    machine.wait_for("clinic-a", "connected to")
+    said = machine.command("client", "run", live.root / "clinic-a", code=3)
+    assert "already" in said
+
+
+def test_a_certificate_for_another_host_is_refused(machine: Machine, live: Any) -> None:
+    invitation = live.root / "clinic-a" / "invitation.json"
+    # 127.0.0.2 is the same machine and no name of the certificate.
+    settings = live.coordinator.path / "coordinator.toml"
+    assert 'host = "127.0.0.1"' in settings.read_text()
+    port = free_port()
+    relay = subprocess.Popen(
+        [sys.executable, "-c", _RELAY, str(port), str(live.port)], stdin=subprocess.DEVNULL
+    )
+    try:
+        time.sleep(0.5)
+        invitation.write_text(
+            invitation.read_text().replace(f"127.0.0.1:{live.port}", f"127.0.0.2:{port}")
+        )
+        said = machine.command("client", "run", live.root / "clinic-a", code=4)
+        assert "certificate" in said
+    finally:
+        relay.kill()
+        relay.wait()
+
+
+_RELAY = """
+import socket, sys, threading
+def pump(a, b):
+    while data := a.recv(65536):
+        b.sendall(data)
+listener = socket.create_server(("127.0.0.2", int(sys.argv[1])))
+while True:
+    near, _ = listener.accept()
+    far = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
+    for pair in ((near, far), (far, near)):
+        threading.Thread(target=pump, args=pair, daemon=True).start()
+"""
+
+
+def test_a_killed_client_leaves_no_runner_and_comes_back(machine: Machine, live: Any) -> None:
+    child = machine.service("clinic-a", "client", "run", live.root / "clinic-a")
+    machine.wait_for("clinic-a", "connected to")
+    deadline = time.monotonic() + READY_SECONDS
+    while not (live.root / "clinic-a" / "runtime" / "node.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    runners = psutil.Process(child.pid).children(recursive=True)
+    assert runners
+    child.kill()
+    child.wait()
+    gone, alive = psutil.wait_procs(runners, timeout=10)
+    assert gone
+    assert not alive
+    began = time.monotonic()
+    machine.service("again", "client", "run", live.root / "clinic-a")
+    machine.wait_for("again", "connected to")
+    status: dict[str, Any] = {"sites": []}
+    while not any(site["connected"] for site in status["sites"]):
+        assert time.monotonic() - began < 40
+        status = json.loads(machine.command("server", "status", live.coordinator.path, "--json"))
