@@ -95,6 +95,10 @@ def scrub(
     table.add_row("records", str(report.records))
     table.add_row("persons", str(report.persons))
     table.add_row("kept", str(report.kept))
+    if report.unkeyed:
+        table.add_row(
+            "without a person key", f"{report.unkeyed}: each counts as a person, so ε is a record's"
+        )
     for heading, counts in (
         ("removed", report.removed),
         ("quarantined", report.quarantined),

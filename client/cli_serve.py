@@ -30,8 +30,8 @@ def command(
 
     Example: privity serve release --dir clinic-a
 
-    Nothing is loaded unless the whole folder is what the coordinator's key signed. There is no
-    authentication: it listens on loopback unless --host says otherwise.
+    Nothing is loaded unless the coordinator's key signed the whole folder.
+    It asks nobody who they are: keep it on loopback, or guard it yourself.
     """
     from client.errors import ClientError
 

@@ -18,8 +18,10 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode.nodestate import NodeState, NodeStateFactory
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
+from audit.digests import arrays_digest
 from audit.errors import AuditError
-from client import border, identity
+from client import border, decisions, identity
+from client.errors import ClientError
 from client.folder import Folder
 from privacy import flower
 from privacy.errors import EgressDenied
@@ -117,16 +119,22 @@ class GatedNodeState(InMemoryNodeState):
         return None
 
     def _state(self, verdict: str, code: str, wire: Message | None) -> None:
-        """Sign the verdict about an update into the site's log."""
+        """Sign the verdict about an update into the site's log, which leaves in its turn.
+
+        Of the runner's header it takes the name of a proposed run and one of its rounds only.
+        """
         if wire is None or wire.kind != "update":
             return
         try:
             header = unpack(wire, Update)
-        except EgressDenied:
+            plan = decisions.proposed(self._folder, header.run)
+        except (EgressDenied, ClientError):
+            return
+        if not header.round < plan.rounds:
             return
         self._folder.log().append(
             "egress",
-            {"verdict": verdict, "code": code, "update_digest": header.update_digest},
+            {"verdict": verdict, "code": code, "update_digest": arrays_digest(wire.arrays)},
             run=header.run,
             round=header.round,
         )

@@ -45,6 +45,8 @@ class Report:
         removed: replaced spans by type.
         quarantined: records held back, by reason.
         faults: unreadable lines, by reason.
+        unkeyed: records without a person key; each counts as a person of its own, so that ε
+            speaks of that record only.
     """
 
     records: int
@@ -53,6 +55,7 @@ class Report:
     removed: dict[str, int]
     quarantined: dict[str, int]
     faults: dict[str, int]
+    unkeyed: int = 0
 
     def document(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -63,6 +66,7 @@ class Report:
             "removed": dict(sorted(self.removed.items())),
             "quarantined": dict(sorted(self.quarantined.items())),
             "faults": dict(sorted(self.faults.items())),
+            "unkeyed": self.unkeyed,
         }
 
 
@@ -134,6 +138,7 @@ def scrub(
         removed=dict(removed),
         quarantined=dict(held),
         faults=dict(Counter(fault.code for fault in reading.faults)),
+        unkeyed=reading.unkeyed,
     )
     return Scrub(tuple(notes), report, tool.digest)
 

@@ -244,8 +244,9 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         ready(str(app.state.release), f"{shown}:{listener.getsockname()[1]}")
         # Access logs hold addresses and paths; the institution's own proxy keeps those it needs.
+        # The process's logging is left as it is (log_config): it is not the server's to replace.
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, ws="none"
+            app, log_config=None, access_log=False, server_header=False, ws="none"
         )
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])

@@ -42,7 +42,9 @@ def check(values: dict[str, Any], table: type[T], where: str) -> T:
         ConfigError: see `load`.
     """
     written = values.get("format")
-    if isinstance(written, int) and not isinstance(written, bool) and written > FORMAT:
+    if isinstance(written, bool):  # which Python counts among the whole numbers
+        raise ConfigError(f"{where}: key 'format': expected a whole number; correct the value")
+    if isinstance(written, int) and written > FORMAT:
         raise ConfigError(
             f"{where} has format {written} and was written by a newer version; this version reads "
             f"format {FORMAT}: install the newer privity"

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs import files
 from demo import generate
 from demo.errors import DemoError
 from demo.generate import Kind
 
-_PERSONS = 300
+_PERSONS = 1000
 _HELDOUT_PERSONS = 75
 _SEED = 20_260_101
 _HELDOUT_SHARE = 0.1
@@ -156,10 +157,10 @@ def _slug(name: str) -> str:
 
 def _place(out: Path, name: str) -> Path:
     folder = out / "records"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, mode=0o700)
     return folder / f"{name}.jsonl"
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
+    files.replace(path, text.encode(), mode=files.PRIVATE)

@@ -151,6 +151,9 @@ def _run_file(wish: Wish, prepared: Prepared, out: Path, digest: str) -> Path:
     """RUN.toml of the demo, as the coordinator would write it."""
     names = ", ".join(json.dumps(name) for name in prepared.sites)
     labels = ", ".join(json.dumps(label, ensure_ascii=False) for label in prepared.labels)
+    targets = ", ".join(
+        f'"model.layers.{layer}.self_attn.v_proj"' for layer in range(_FIRST_LAYER, _LAYERS)
+    )
     text = f"""\
 format = 1
 name = "demo"
@@ -162,6 +165,7 @@ digest = "{digest}"
 [adapter]
 rank = 8
 alpha = 16
+targets = [{targets}]
 
 [privacy]
 epsilon = {wish.epsilon}
@@ -194,10 +198,11 @@ limit = {_EVALUATION_RECORDS}
 
 
 # Chosen on made-up records only; see docs/decisions/0007-demo-settings.md.
-_SAMPLE_RATE = 0.1
-_STEPS_PER_ROUND = 4
-_LEARNING_RATE = 0.01
+_SAMPLE_RATE = 0.05
+_STEPS_PER_ROUND = 3
+_LEARNING_RATE = 0.05
 _EVALUATION_RECORDS = 150
+_FIRST_LAYER, _LAYERS = 15, 30
 
 
 def _train(

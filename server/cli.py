@@ -68,7 +68,7 @@ def enroll(
 
 
 @app.command()
-def revoke(directory: _DIR, name: str) -> None:
+def revoke(directory: _DIR, name: Annotated[str, typer.Argument(help="An enrolled site.")]) -> None:
     """Shut a site out, for good. Example: privity server revoke coordinator clinic-b.
 
     Takes effect within seconds on a running coordinator; the site's keys are never admitted again.

@@ -20,7 +20,7 @@ class Claim:
         epsilon: cumulative over all rounds and runs of its cohort so far.
         delta: the δ that ε holds at.
         cap: the ε that the institution allows its cohort in total.
-        unit: who one unit is, "patient" or "customer".
+        unit: who one unit is, "person".
         adjacency: the neighbouring relation, e.g. "zero-out".
     """
 

@@ -7,7 +7,8 @@ and speaks to the nodes through Flower's own grid.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -45,6 +46,8 @@ from server.node import private_address
 from server.store import Folder
 
 _ACQUIRE_SECONDS = 30.0
+# Flower gives up on a task after about a minute of silence; waiting longer would gain nothing.
+_OUTAGE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 
 
@@ -115,15 +118,14 @@ class Session:
         TaskIdentity.run_id = given.run.run_id
         TaskIdentity.node_id = given.context.node_id
         grid.set_run(run_from_proto(given.run))
+        grid._retry_invoker.max_time = _OUTAGE_SECONDS
         return cls(grid, heartbeat)
 
     def online(self) -> dict[str, int]:
         """Node identifiers of the sites that are connected now, by name."""
-        return {
-            node.name: node.node_id
-            for node in self._grid.get_nodes()
-            if node.status == NodeStatus.ONLINE
-        }
+        with _reachable():
+            nodes = list(self._grid.get_nodes())
+        return {node.name: node.node_id for node in nodes if node.status == NodeStatus.ONLINE}
 
     def send(self, messages: Mapping[str, Message], *, group: str, ttl_s: float) -> None:
         """Queue one message a site; sites that are not connected are left out."""
@@ -132,17 +134,11 @@ class Session:
             if site not in online:
                 continue
             kind = flower.TYPES[message.kind]
-            (identifier,) = self._grid.push_messages(
-                [
-                    FlowerMessage(
-                        flower.to_records(message),
-                        online[site],
-                        kind,
-                        ttl=ttl_s,
-                        group_id=group,
-                    )
-                ]
+            sent = FlowerMessage(
+                flower.to_records(message), online[site], kind, ttl=ttl_s, group_id=group
             )
+            with _reachable():
+                (identifier,) = self._grid.push_messages([sent])
             if identifier is not None:
                 self._waiting[identifier] = (site, flower.ANSWERS[kind])
 
@@ -158,7 +154,9 @@ class Session:
     def receive(self) -> list[Reply]:
         """Answers that have arrived since the last call; waits a moment when there are none."""
         replies = []
-        for message in self._grid.pull_messages(list(self._waiting)) if self._waiting else ():
+        with _reachable():
+            arrived = self._grid.pull_messages(list(self._waiting)) if self._waiting else ()
+        for message in arrived:
             asked = self._waiting.pop(message.metadata.reply_to_message_id, None)
             if asked is not None:
                 replies.append(_read(message, *asked))
@@ -203,6 +201,20 @@ def connected(folder: Folder) -> frozenset[str] | None:
     except httpx.HTTPError:
         return None
     return frozenset(node.name for node in nodes if node.status == NodeStatus.ONLINE)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Turn a lost SuperLink into a sentence with the way on."""
+    try:
+        yield
+    except httpx.HTTPError:
+        raise ServerError(
+            "the SuperLink stopped answering; start it again with privity server start, then go on "
+            "with privity server run --resume: nothing is spent twice",
+            code="link-lost",
+            exit_code=5,
+        ) from None
 
 
 def _take_task(folder: Folder, address: str, run_id: int) -> str:

@@ -1,0 +1,135 @@
+"""Judging, deciding and remembering: the site's rules, a person's word, and asked-again rounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client import decisions
+from client.errors import ClientError
+from client.judge import judge, mechanism
+from client.outbox import Outbox
+from configs.load import check
+from configs.run import Plan
+from configs.site import Site
+from privacy.plan import epsilon
+
+DIGEST = "sha256:" + "0" * 64
+OTHER = "sha256:" + "1" * 64
+
+
+def _plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "run": "triage", "model": "smollm2-135m-instruct", "model_digest": DIGEST, "adapter": {},
+        "frozen_digest": DIGEST, "epsilon": 2.0, "delta": 1e-5, "noise_multiplier": 2.3854,
+        "clip_norm": 1.0, "sample_rate": 0.5, "rounds": 2, "steps_per_round": 2, "training": {},
+        "task": {}, "institutions": ["clinic-a"], "quorum": 1, "round_timeout_s": 60.0,
+    }  # fmt: skip
+    return check(values | changes, Plan, "plan")
+
+
+def _site(**tables: Any) -> Site:
+    return check({"name": "clinic-a", "coordinator": "hub:1", **tables}, Site, "site.toml")
+
+
+@pytest.mark.parametrize(
+    ("plan", "site", "reason"),
+    [
+        ({}, {}, "none"),
+        ({"institutions": ["clinic-b"]}, {}, "plan-inconsistent"),
+        ({"quorum": 2}, {}, "plan-inconsistent"),
+        ({"epsilon": 1.0}, {}, "plan-inconsistent"),
+        ({"noise_multiplier": 0.5}, {}, "plan-inconsistent"),
+        ({"model": "other"}, {}, "model-not-allowed"),
+        ({"delta": 1e-6, "epsilon": 10}, {}, "delta-mismatch"),
+        ({}, {"policy": {"max_steps": 3}}, "too-many-steps"),
+        ({}, {"policy": {"run_epsilon": 1.9}}, "epsilon-over-policy"),
+        ({}, {"budget": {"epsilon": 1.9}}, "epsilon-over-budget"),
+    ],
+)
+def test_each_rule_has_its_word(plan: Any, site: Any, reason: str) -> None:
+    assert judge(_plan(**plan), _site(**site), spent=(), reserved=False).reason == reason
+
+
+def test_the_site_believes_its_own_accountant() -> None:
+    plan = _plan()
+    verdict = judge(plan, _site(), spent=(), reserved=False)
+    assert verdict.epsilon_run == verdict.epsilon_after == epsilon([mechanism(plan)], delta=1e-5)
+    assert verdict.epsilon_before == 0.0
+    again = judge(plan, _site(), spent=(mechanism(plan),), reserved=False)
+    assert again.reason == "epsilon-over-budget"
+    assert again.epsilon_after > verdict.epsilon_after
+    held = judge(plan, _site(), spent=(mechanism(plan),), reserved=True)
+    assert held.reason == "none"
+    assert held.epsilon_after == verdict.epsilon_after
+
+
+def test_a_comparison_with_no_number_declines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("privacy.plan.epsilon", lambda rows, delta: float("nan"))
+    assert judge(_plan(), _site(), spent=(), reserved=False).reason != "none"
+
+
+def test_a_decision_counts_for_exactly_its_plan(federation: Callable[..., Any]) -> None:
+    site = federation(["clinic-a"]).sites["clinic-a"]
+    plan, other = _plan(), _plan(clip_norm=2.0)
+    with pytest.raises(ClientError, match="no run was proposed yet"):
+        decisions.proposed(site, "triage")
+    decisions.remember(site, plan)
+    assert decisions.proposed(site, "triage") == plan
+    with pytest.raises(ClientError, match="known runs: triage"):
+        decisions.proposed(site, "other")
+    assert decisions.read(site, plan) is None
+    decisions.write(site, site.log(), plan, "approved", "operator")
+    assert decisions.read(site, plan) == "approved"
+    assert decisions.read(site, other) is None
+    decisions.write(site, site.log(), plan, "refused", "operator")
+    assert decisions.read(site, plan) == "refused"
+    logged = [entry.event.fields["decision"] for entry in site.log().entries("approval")]
+    assert logged == ["approved", "refused"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"decision":"approved"}', b"\xff"])
+def test_a_damaged_decision_approves_nothing(
+    federation: Callable[..., Any], content: bytes
+) -> None:
+    site = federation(["clinic-a"]).sites["clinic-a"]
+    decisions.remember(site, _plan())
+    (site.run("triage") / "decision.json").write_bytes(content)
+    assert decisions.read(site, _plan()) != "approved"
+
+
+def test_the_outbox_answers_the_same_question_only(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox", 3)
+    arrays = {"m.B": np.arange(4, dtype=np.float32).reshape(2, 2)}
+    assert outbox.read(DIGEST, DIGEST) is None
+    outbox.write(DIGEST, OTHER, 7, arrays)
+    index, back = outbox.read(DIGEST, OTHER) or (0, {})
+    assert index == 7
+    assert back["m.B"].tobytes() == arrays["m.B"].tobytes()
+    assert outbox.read(DIGEST, DIGEST) is None
+    assert outbox.read(OTHER, OTHER) is None
+    assert Outbox(tmp_path / "outbox", 4).read(DIGEST, OTHER) is None
+    for path in (tmp_path / "outbox").iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_an_outbox_without_its_facts_was_never_written(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, 0)
+    outbox.write(DIGEST, DIGEST, 1, {"a": np.zeros(1, np.float32)})
+    (tmp_path / "round-0.json").unlink()
+    assert outbox.read(DIGEST, DIGEST) is None
+
+
+def test_what_was_decided_about_a_plan_is_about_its_digest() -> None:
+    plan = _plan()
+    assert decisions.digest(plan) == decisions.digest(check(plan.document(), Plan, "x"))
+    for change in ({"clip_norm": 2.0}, {"rounds": 4}, {"noise_multiplier": 3.0}, {"quorum": 1},
+                   {"institutions": ["clinic-a", "b"]}):  # fmt: skip
+        other = _plan(**change)
+        assert (decisions.digest(other) == decisions.digest(plan)) is (other == plan)
+    assert json.loads(json.dumps(plan.document()))["noise_multiplier"] == "2.3854"

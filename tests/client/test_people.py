@@ -1,0 +1,173 @@
+"""From records to training items: nothing passes unscanned, and a person stays one person."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import deid, people, review
+from client.errors import ClientError
+from client.people import Note
+from client.records import Fault, Reading, Record
+from privacy.errors import Quarantined
+from privacy.scrub import Scrubbed, Span
+
+
+class Tool:
+    """Masks every digit; holds back whatever says BAD."""
+
+    digest = "sha256:" + "2" * 64
+
+    def scrub_many(
+        self, texts: Sequence[str], persons: Sequence[str]
+    ) -> Iterator[Scrubbed | Quarantined]:
+        for text, person in zip(texts, persons, strict=True):
+            assert person
+            if "BAD" in text:
+                yield Quarantined("residual")
+                continue
+            spans = tuple(Span(i, i + 1, "ID") for i, c in enumerate(text) if c.isdigit())
+            yield Scrubbed("".join("#" if c.isdigit() else c for c in text), spans)
+
+
+def _record(person: str, instruction: str, response: str = "desk", line: int = 1) -> Record:
+    return Record(person, instruction, response, None, None, line)
+
+
+def _reading(*records: Record, faults: tuple[Fault, ...] = ()) -> Reading:
+    return Reading(records=records, faults=faults, unkeyed=0)
+
+
+def test_both_halves_are_scrubbed_and_counted() -> None:
+    done = people.scrub(
+        _reading(_record("p", "call 12", "desk 3"), faults=(Fault(9, "not-json"),)), Tool()
+    )
+    assert done.notes == (Note("p", "call ##", "desk #"),)
+    assert done.report.removed == {"ID": 3}
+    assert done.report.faults == {"not-json": 1}
+    assert done.scrubber_digest == Tool.digest
+    assert "call" not in repr(done)
+
+
+@pytest.mark.parametrize(
+    "bad", [_record("q", "BAD"), _record("q", "fine", "BAD"), _record("q", "BAD", "BAD")]
+)
+def test_a_record_with_one_bad_half_is_held_back_whole(bad: Record) -> None:
+    done = people.scrub(_reading(_record("p", "fine"), bad), Tool())
+    assert [n.person for n in done.notes] == ["p"]
+    assert done.report.quarantined == {"residual": 1}
+    assert (done.report.records, done.report.kept, done.report.persons) == (2, 1, 1)
+
+
+def test_a_file_that_is_held_back_whole_is_an_error() -> None:
+    with pytest.raises(ClientError, match="held back every record") as refusal:
+        people.scrub(_reading(_record("p", "BAD")), Tool())
+    assert refusal.value.code == "all-quarantined"
+
+
+def test_batches_change_nothing_and_progress_counts_up() -> None:
+    records = [_record(f"p{n % 3}", f"text {n}") for n in range(7)]
+    told: list[tuple[int, int]] = []
+    whole = people.scrub(_reading(*records), Tool())
+    parts = people.scrub(
+        _reading(*records), Tool(), batch=3, progress=lambda done, total: told.append((done, total))
+    )
+    assert parts == whole
+    assert told == [(3, 7), (6, 7), (7, 7)]
+
+
+def test_a_person_is_one_item_however_many_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "model.prompts.encode", lambda base, asked, answer, max_tokens: (asked, answer)
+    )
+    notes = [Note("b", "1", "x"), Note("a", "2", "x"), Note("b", "3", "x")]
+    base: Any = None
+    assert people.group(notes, base, max_tokens=9) == (
+        (("2", "x"),),
+        (("1", "x"), ("3", "x")),
+    )
+
+
+def test_the_log_gets_a_commitment_that_says_nothing_without_its_salt(
+    federation: Callable[..., Any],
+) -> None:
+    site = federation(["clinic-a"]).sites["clinic-a"]
+    report = people.scrub(_reading(_record("p", "call 12")), Tool()).report
+    first = people.keep_report(site, report)
+    path = people.report_path(site)
+    assert path.stat().st_mode & 0o077 == 0
+    kept = json.loads(path.read_text())
+    assert kept["report"] == report.document()
+    assert people.keep_report(site, report) != first
+
+
+def test_the_review_file_is_private_and_shows_both_sides(
+    federation: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    site = federation(["clinic-a"]).sites["clinic-a"]
+    site.data.write_text(
+        "".join(
+            json.dumps({"instruction": f"call {n}", "response": "desk", "unit_id": f"p{n}"}) + "\n"
+            for n in range(5)
+        )
+        + "not json\n"
+    )
+    monkeypatch.setattr(people, "scrubber", lambda folder: Tool())
+    out = tmp_path / "review.jsonl"
+    report = review.dry_run(site, sample=3, out=out)
+    assert out.stat().st_mode & 0o077 == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 3
+    assert all(row["after"] == "call #" and "before" in row for row in rows)
+    assert report.faults
+    assert site.ledger().rows("all") == ()
+    with pytest.raises(ClientError, match="folder"):
+        review.dry_run(site, sample=1, out=tmp_path)
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("privacy.scrub.Scrubber.load", lambda **_: Tool())
+
+
+def _stream(source: str) -> list[dict[str, Any]]:
+    lines = deid.stream(source, profile="clinical", language="auto")
+    return [json.loads(line) for line in lines]
+
+
+def test_texts_stream_through_in_order(
+    tool: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ['{"text": "call 12"}', '{"text": "BAD", "person": "p"}', '{"text": ""}']
+    (tmp_path / "in").write_text("\n".join(texts) + "\n")
+    expected = [
+        {"text": "call ##", "quarantined": False,
+         "spans": [{"start": 5, "end": 6, "type": "ID"}, {"start": 6, "end": 7, "type": "ID"}]},
+        {"text": None, "spans": [], "quarantined": "residual"},
+        {"text": "", "spans": [], "quarantined": False},
+    ]  # fmt: skip
+    assert _stream(str(tmp_path / "in")) == expected
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(texts).encode())))
+    assert _stream("-") == expected
+
+
+def test_more_lines_than_a_batch_all_come_out(tool: None, tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_text("".join(json.dumps({"text": f"n {n}"}) + "\n" for n in range(600)))
+    assert len(_stream(str(path))) == 600
+
+
+@pytest.mark.parametrize("bad", ["zqsecret", "[]", '{"texts": "zqsecret"}', '{"text": 5}', "null",
+                                 '{"text": "a", "person": ["zqsecret"]}'])  # fmt: skip
+def test_a_bad_line_is_named_by_its_number_alone(tool: None, tmp_path: Path, bad: str) -> None:
+    (tmp_path / "in").write_text('{"text": "fine"}\n' + bad + "\n")
+    with pytest.raises(ClientError, match="line 2") as refusal:
+        _stream(str(tmp_path / "in"))
+    assert "zqsecret" not in str(refusal.value)
+    with pytest.raises(ClientError, match="cannot be opened"):
+        _stream(str(tmp_path / "none"))
