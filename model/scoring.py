@@ -87,6 +87,18 @@ def classify(
     scores = likelihoods(
         model, base, instructions, labels, max_tokens=max_tokens, progress=progress
     )
+    return _best(model, base, scores, labels, calibrate=calibrate, max_tokens=max_tokens)
+
+
+def _best(
+    model: Any,
+    base: Any,
+    scores: npt.NDArray[np.float64],
+    labels: Sequence[str],
+    *,
+    calibrate: bool,
+    max_tokens: int,
+) -> list[int]:
     if calibrate:
         free = likelihoods(model, base, _CONTENT_FREE, labels, max_tokens=max_tokens)
         scores = scores - free.mean(axis=0)
@@ -194,7 +206,7 @@ def score(
         labels: all possible labels.
         calibrate: see `classify`.
         max_tokens: longest sequence.
-        progress: called with passes over records done and in all; there are two a record.
+        progress: called with records done and in all.
 
     Raises:
         ModelError: no rows, or a response that is no label.
@@ -208,22 +220,16 @@ def score(
             "correct the labels, or measure perplexity instead",
             code="bad-labels",
         )
-    total = 2 * len(rows)
-    report = progress or (lambda done, in_all: None)
-    found = classify(
-        model, base, [ask for ask, _ in rows], labels, calibrate=calibrate,
-        max_tokens=max_tokens, progress=lambda done, _: report(done, total),
-    )  # fmt: skip
-    mean = losses(
-        model, base, rows, max_tokens=max_tokens,
-        progress=lambda done, _: report(len(rows) + done, total),
-    ).mean()  # fmt: skip
+    asked = [ask for ask, _ in rows]
+    scores = likelihoods(model, base, asked, labels, max_tokens=max_tokens, progress=progress)
     true = [index[response.strip()] for _, response in rows]
+    found = _best(model, base, scores, labels, calibrate=calibrate, max_tokens=max_tokens)
     return Scorecard(
         records=len(rows),
         accuracy=sum(t == f for t, f in zip(true, found, strict=True)) / len(rows),
         macro_f1=_macro_f1(true, found),
-        loss=float(mean),
+        # A label's score is the mean log-probability per token, which is the negative loss.
+        loss=float(-scores[range(len(rows)), true].mean()),
     )
 
 

@@ -136,17 +136,18 @@ def _close(folder: Folder, state: State, digest: str, tell: Progress) -> list[st
 def _conductor(folder: Folder, state: State, link: flower.Session, tell: Progress) -> Conductor:
     enrolled = folder.enrolled()
     parties = {
-        name: Party(enrolled[name], mirror) for name, mirror in _mirrors(folder, state).items()
+        name: Party(enrolled[name], mirror)
+        for name, mirror in _mirrors(folder, state).items()
+        if name in enrolled
     }
     return Conductor(folder.log(), folder.witness(), state, parties, link, tell)
 
 
 def _mirrors(folder: Folder, state: State) -> dict[str, Mirror]:
-    enrolled = folder.enrolled()
+    """The logs of the invited sites; one that was revoked since is evidence still."""
+    known = folder.known()
     return {
-        name: folder.mirror_of(enrolled[name])
-        for name in state.plan.institutions
-        if name in enrolled
+        name: folder.mirror_of(known[name]) for name in state.plan.institutions if name in known
     }
 
 

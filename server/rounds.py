@@ -201,7 +201,11 @@ class Conductor:
         group = f"round-{number}"
         self.tell("round", round=number, rounds=plan.rounds)
         updates, rejected = closing.left_behind(log, self.state, number)
-        notes = {name: _own_note(self.parties[name].mirror.cosigned) for name in updates}
+        notes = {
+            name: _own_note(party.mirror.cosigned)
+            for name, party in self.parties.items()
+            if name in updates
+        }
         closed = closing.began(log, plan.run, number)
         for name, party in self.parties.items():
             if closed or name in updates or party.status != "accepted":

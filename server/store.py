@@ -109,6 +109,15 @@ class Folder:
             found[path.stem] = read_enrolment(path)
         return found
 
+    def known(self) -> dict[str, Enrolled]:
+        """Every site that was ever enrolled, revoked ones too: whose evidence may be held.
+
+        Raises:
+            ServerError: an enrolment file is damaged.
+        """
+        revoked = sorted((self.path / "revoked").glob("*.json"))
+        return {path.stem: read_enrolment(path) for path in revoked} | self.enrolled()
+
     def node_keys(self) -> Mapping[str, str]:
         """Node keys by site name, for the SuperLink."""
         return {name: site.node_key for name, site in self.enrolled().items()}

@@ -13,7 +13,7 @@ import pytest
 
 import privity
 from privacy.plan import Mechanism, epsilon
-from server import rounds
+from server import conduct, rounds
 from server.errors import ServerError
 
 Make = Callable[..., Any]
@@ -308,24 +308,31 @@ def test_a_site_that_leaves_after_its_update_has_left_its_evidence(world: Make) 
     assert found.ok, list(found.lines())
 
 
-def test_a_revoked_site_is_not_asked_again(world: Make) -> None:
+def test_a_site_that_is_revoked_in_a_run_stays_in_its_evidence(world: Make) -> None:
     from server import enrolment
 
     made = world()
+
+    def revoke() -> None:
+        enrolment.revoke(made.coordinator, "clinic-b")
+        made.wire.offline.add("clinic-b")  # as the SuperLink does with a node it no longer knows
+
+    made.on_tell = _once(revoke, lambda event, _: event == "closed")
     run = made.federation.run_file()
-    made.on_tell = _once(
-        lambda: enrolment.revoke(made.coordinator, "clinic-b"), lambda event, _: event == "closed"
+    state = made.train(run)
+    assert [e.fields["accepted"] for e in made.events("hub", "round-closed")] == [
+        ["clinic-a", "clinic-b"],
+        ["clinic-a"],
+    ]
+    released = conduct.release(
+        made.coordinator, state.plan.run, None, base=made.federation.root, licence="Apache-2.0"
     )
-    made.wire.before = lambda site, request: (
-        made.wire.silent.add("clinic-b") if request.metadata.group_id == "round-1" else None
-    )
-    with pytest.raises(ServerError, match="not enrolled"):
-        made.train(made.federation.run_file(name="wrong", institutions=["clinic-a", "stranger"]))
-    made.federation.run_file(round_timeout_s=1.0)
-    made.train(run)
-    assert made.events("hub", "institution-revoked")[0].fields == {"name": "clinic-b"}
-    with pytest.raises(ServerError, match="clinic-b not enrolled"):
-        made.train(made.federation.run_file(name="next"))
+    found = made.verify(released)
+    assert found.ok, list(found.lines())
+    assert [i.name for i in found.institutions] == ["clinic-a", "clinic-b"]
+    for institutions in (["clinic-a", "stranger"], ["clinic-a", "clinic-b"]):
+        with pytest.raises(ServerError, match=f"{institutions[1]} not enrolled"):
+            made.train(made.federation.run_file(name="next", institutions=institutions))
 
 
 # -- the bundle -----------------------------------------------------------------------------------
