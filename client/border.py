@@ -1,8 +1,9 @@
 """The egress gate: every answer passes here, in the SuperNode's process, or does not leave.
 
 The runner, which sees records, is not trusted with the border. The gate compares each field of an
-answer with what the institution's own log, ledger and plan say, so that the runner has no byte of
-freedom but the update's values, and those are what the ledger was charged for.
+answer with what the institution's own log, ledger and plan say, so that what leaves is the update's
+values, which the ledger was charged for, and statements that are in the log. It cannot judge the
+values themselves: a runner that was replaced by other code could put anything into them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, BinaryIO, Literal
 
@@ -30,12 +30,13 @@ def stream(
 
     Yields:
         {"text", "spans": [{"start", "end", "type"}], "quarantined"}; spans are in code points of
-        the input. A quarantined line has null text and its reason.
+        the input. A quarantined line has null text and its reason; a line that is no such object
+        is quarantined as "not-json", "not-utf-8" or "no-text", and the rest goes on.
 
     Surrogates are consistent within one call and unlinkable between calls: the key is fresh.
 
     Raises:
-        ClientError: the source cannot be opened, or a line is no such object (by its number).
+        ClientError: the source cannot be opened.
     """
     from privacy.scrub import Scrubber
 
@@ -43,9 +44,10 @@ def stream(
     with _open(source) as lines:  # bytes: a line that is not UTF-8 has a number too
         numbered = enumerate(lines, start=1)
         while batch := [_parse(number, line) for number, line in islice(numbered, _BATCH)]:
-            texts: Sequence[str] = [text for text, _ in batch]
-            persons: Sequence[str] = [person for _, person in batch]
-            for outcome in tool.scrub_many(texts, persons):
+            usable = [line for line in batch if not isinstance(line, Quarantined)]
+            scrubbed = tool.scrub_many([text for text, _ in usable], [who for _, who in usable])
+            for line in batch:
+                outcome = line if isinstance(line, Quarantined) else next(scrubbed)
                 yield json.dumps(_answer(outcome), ensure_ascii=False)
 
 
@@ -58,18 +60,19 @@ def _open(source: str) -> BinaryIO:
         raise ClientError(f"{source} cannot be opened; check the path", code="no-file") from None
 
 
-def _parse(number: int, line: bytes) -> tuple[str, str]:
+def _parse(number: int, line: bytes) -> tuple[str, str] | Quarantined:
+    """One line's text and person, or why it is held back."""
     try:
         values = json.loads(line.decode("utf-8-sig"))
-        text = values["text"]
-        person = values.get("person") or f"line-{number}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        text, person = None, None
-    if not isinstance(text, str) or not isinstance(person, str):
-        raise ClientError(
-            f'line {number} is not {{"text": …}}; correct it, or remove it', code="bad-line"
-        )
-    return text, person
+    except UnicodeDecodeError:
+        return Quarantined("not-utf-8")
+    except (ValueError, RecursionError):
+        return Quarantined("not-json")
+    if not isinstance(values, dict) or not isinstance(values.get("text"), str):
+        return Quarantined("no-text")
+    person = values.get("person")
+    named = isinstance(person, str | int) and not isinstance(person, bool) and str(person)
+    return values["text"], str(person) if named else f"line-{number}"
 
 
 def _answer(outcome: Any) -> dict[str, Any]:

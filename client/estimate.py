@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from client import judge
+from client import decisions, judge
 from client.folder import Folder
 from configs.load import load
 from configs.run import Plan, Run
@@ -63,7 +63,9 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
         proposed,
         folder.settings,
         spent=tuple(row.mechanism for row in rows),
-        reserved=any(row.run == run.name for row in rows),
+        reserved=any(
+            row.run == run.name and row.plan_digest == decisions.digest(proposed) for row in rows
+        ),
     )
     parameters = sum(out * wide for out, wide in found.linear.values())
     values = sum(rows_ * columns for rows_, columns in wanted.values())

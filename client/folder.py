@@ -26,6 +26,7 @@ import audit.witness
 from client.errors import ClientError
 from configs import files
 from configs.load import load
+from configs.run import is_name
 from configs.site import Site
 from configs.version import SOFTWARE
 from privacy.ledger import Ledger
@@ -67,7 +68,16 @@ class Folder:
         return self.path / "runtime"
 
     def run(self, name: str) -> Path:
-        """Folder of one run's plan, decision and outbox."""
+        """Folder of one run's plan, decision and outbox.
+
+        Raises:
+            ClientError: `name` is no run's name; it is never taken for a path.
+        """
+        if not is_name(name):
+            raise ClientError(
+                "a run's name is 1 to 64 of a-z 0-9 . _ -; see privity client doctor",
+                code="bad-run",
+            )
         return self.path / "runs" / name
 
     def keys(self) -> audit.keys.KeyRing:

@@ -114,8 +114,10 @@ def _runtime(folder: Folder, state: NodeStateFactory, secret: bytes) -> tuple[uv
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(state_factory=state, superexec_auth_secret=secret),
+            log_config=None,
             log_level="warning",
             access_log=False,
+            ws="none",
         )
     )
     thread = threading.Thread(target=server.run, args=([listener],), name="runtime", daemon=True)

@@ -28,8 +28,13 @@ def decimal(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def is_name(value: str) -> bool:
+    """Whether `value` may name a run or an institution."""
+    return _NAME.fullmatch(value) is not None
+
+
 def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not is_name(value):
         raise ValueError("use 1 to 64 of a-z 0-9 . _ - and start with a letter or digit")
     return value
 

@@ -14,8 +14,8 @@ from demo import generate
 from demo.errors import DemoError
 from demo.generate import Kind
 
-_PERSONS = 1000
-_HELDOUT_PERSONS = 75
+_PERSONS = 1500
+_HELDOUT_PERSONS = 100
 _SEED = 20_260_101
 _HELDOUT_SHARE = 0.1
 

@@ -198,11 +198,11 @@ limit = {_EVALUATION_RECORDS}
 
 
 # Chosen on made-up records only; see docs/decisions/0007-demo-settings.md.
-_SAMPLE_RATE = 0.05
-_STEPS_PER_ROUND = 3
-_LEARNING_RATE = 0.05
-_EVALUATION_RECORDS = 150
-_FIRST_LAYER, _LAYERS = 15, 30
+_SAMPLE_RATE = 0.0333
+_STEPS_PER_ROUND = 2
+_LEARNING_RATE = 0.03
+_EVALUATION_RECORDS = 200
+_FIRST_LAYER, _LAYERS = 10, 30
 
 
 def _train(

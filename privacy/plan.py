@@ -19,9 +19,6 @@ from dp_accounting import pld, rdp
 
 from privacy.errors import PlanInvalid
 
-ADJACENCY = "zero-out-one-person"
-ACCOUNTANT = "pld-1e-4"
-
 _INTERVAL = 1e-4
 _COARSE = 1e-3  # only to find where to look
 _ZERO_OUT = dp_accounting.NeighboringRelation.REPLACE_SPECIAL

@@ -152,7 +152,10 @@ def _watermark(facts: ReleaseFacts) -> Iterator[str]:
 
 
 def _load(facts: ReleaseFacts) -> Iterator[str]:
-    yield "`FOLDER` is this folder; `BASE` is a local copy or the public name of the base model."
+    yield (
+        "`FOLDER` is this folder. `BASE` is the base model's name on a hub, or its folder on this "
+        f"machine: `privity model show {facts.base_model}` prints it."
+    )
     yield ""
     yield "```python"
     yield "from peft import PeftModel"

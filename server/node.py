@@ -160,7 +160,13 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
     settings = folder.settings
     public = _listen(settings.bind, settings.port, "port")
     private = _listen("127.0.0.1", settings.control_port, "control_port")
-    common: dict[str, Any] = {"log_level": "warning", "access_log": False, "workers": 1}
+    common: dict[str, Any] = {
+        "log_config": None,
+        "log_level": "warning",
+        "access_log": False,
+        "workers": 1,
+        "ws": "none",
+    }
     outer = uvicorn.Server(
         uvicorn.Config(
             fleet_only(app),

@@ -14,7 +14,7 @@ import audit.signing
 import audit.witness
 from configs import files
 from configs.load import load
-from configs.run import Run
+from configs.run import Run, is_name
 from configs.site import Coordinator
 from configs.version import SOFTWARE
 from server import pki
@@ -61,7 +61,15 @@ class Folder:
         return f"privity.invalid/coordinator/{self.settings.name}"
 
     def run(self, name: str) -> Path:
-        """Folder of one run's state."""
+        """Folder of one run's state.
+
+        Raises:
+            ServerError: `name` is no run's name; it is never taken for a path.
+        """
+        if not is_name(name):
+            raise ServerError(
+                "a run's name is 1 to 64 of a-z 0-9 . _ -; correct it", code="bad-run"
+            )
         return self.path / "runs" / name
 
     @property
