@@ -22,7 +22,7 @@ def draw(result: dict[str, Any], out: Path) -> Group:
             str(facts["persons"]),
             f"{facts['kept']} of {facts['records']}",
             f"{facts['removed']}{caught}",
-            f"{facts['epsilon']:.3f} of {facts['cap']:g}",
+            f"{facts['epsilon']:.4f} of {facts['cap']:g}",
         )
     whole = Table(show_header=False, title="", box=None)
     whole.add_row("institutions", str(len(result["institutions"])))
