@@ -30,7 +30,15 @@ _COMMANDS = {
     "demo": ("demo.cli", "A whole federation on this machine, from records to verified evidence."),
     "serve": ("client.cli_serve", "Serve a release, if it verifies (OpenAI-compatible)."),
 }
-_EXTRAS = {"torch": "client", "flwr": "client", "presidio_analyzer": "client", "fastapi": "serve"}
+# What a command needs beyond the base install, which is enough for `privity audit`.
+_EXTRAS = {
+    "demo": "client,server",
+    "serve": "serve",
+    "model": "client",
+    "client": "client",
+    "server": "server",
+}
+_OURS = ("configs", "privacy", "model", "audit", "client", "server", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,10 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as fault:
         if debug:
             raise
-        extra = _EXTRAS.get((fault.name or "").partition(".")[0])
-        if extra is None:
+        extra = _EXTRAS.get(_chosen(given))
+        if extra is None or (fault.name or "").partition(".")[0] in _OURS:
             return _say(f"the module {fault.name} is missing; install privity again", 1)
-        return _say(f"this command needs more packages; run: pip install 'privity[{extra}]'", 2)
+        return _say(
+            f"this command needs more packages; in privity's folder run: pip install '.[{extra}]'",
+            2,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -101,7 +112,7 @@ def _app(given: Sequence[str]) -> click.Command:
         del version
         context.obj = {"recompute": _recompute}
 
-    chosen = next((word for word in given if not word.startswith("-")), "")
+    chosen = _chosen(given)
     for name, (module, text) in _COMMANDS.items():
         if name == chosen:
             app.command(name)(importlib.import_module(module).command)
@@ -113,6 +124,11 @@ def _app(given: Sequence[str]) -> click.Command:
             group.command("help", hidden=True)(_heading)
         app.add_typer(group, name=name, help=text, no_args_is_help=True)
     return typer.main.get_command(app)
+
+
+def _chosen(given: Sequence[str]) -> str:
+    """The group or command that a command line names."""
+    return next((word for word in given if not word.startswith("-")), "")
 
 
 def _version(wanted: bool) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+_NEEDS = ("torch", "flwr", "opacus", "presidio_analyzer", "uvicorn")
 
 
 def command(
@@ -30,6 +33,12 @@ def command(
     from demo.errors import DemoError
     from demo.screen import Screen
 
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DemoError(
+            "the demo needs more packages; in privity's own folder run: pip install "
+            "'.[client,server,serve]'"
+        )
     # `min=` lets NaN through.
     if not epsilon <= 2.0:
         raise DemoError("--epsilon must be a number from 0.01 to 2")
