@@ -24,8 +24,10 @@ def test_a_failed_command_speaks_in_its_own_sentence_and_exit_code(tmp_path: Pat
     assert "Traceback" not in str(refusal.value)
 
 
+# A shell's background job ignores SIGINT, and so would everything below it.
 _DEMO = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from demo import processes
 sys.executable, real = sys.argv[2], sys.executable
