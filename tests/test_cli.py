@@ -317,21 +317,27 @@ def test_the_good_lines_go_on_beside_the_bad_ones(say: Any, site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "reason"),
     [
-        SECRET.encode() + b"\n",
-        b'{"txt": "' + SECRET.encode() + b'"}\n',
-        b'{"text": "\xff' + SECRET.encode() + b'"}\n',
-        b'{"text": "' + SECRET.encode(),
-        b"[" + b'"x",' * 2500 + b'"' + SECRET.encode() + b'"]\n',
+        (SECRET.encode() + b"\n", "not-json"),
+        (b'{"txt": "' + SECRET.encode() + b'"}\n', "no-text"),
+        (b'{"text": "\xff' + SECRET.encode() + b'"}\n', "not-utf-8"),
+        (b'{"text": "' + SECRET.encode() + b"\n", "not-json"),
+        (b"[" + b'"x",' * 2500 + b'"' + SECRET.encode() + b'"]\n', "no-text"),
     ],
 )
-def test_deid_names_a_bad_line_by_its_number(say: Any, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "notes.jsonl").write_bytes(content)
+def test_deid_holds_a_bad_line_back_and_goes_on(
+    say: Any, tmp_path: Path, content: bytes, reason: str
+) -> None:
+    fine = b'{"text": "call 212 555 0143", "person": 7}\n'
+    (tmp_path / "notes.jsonl").write_bytes(content + fine)
     code, out, err = say("client", "deid", tmp_path / "notes.jsonl")
-    assert code == 2
-    assert one_sentence(err)
-    assert "line 1" in err
+    assert code == 0, err
+    bad, good = map(json.loads, out.splitlines())
+    assert bad == {"text": None, "spans": [], "quarantined": reason}
+    assert not good["quarantined"]
+    assert good["spans"]
+    assert "0143" not in good["text"]
     assert SECRET not in out + err
 
 
