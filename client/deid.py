@@ -31,7 +31,7 @@ def stream(
     Yields:
         {"text", "spans": [{"start", "end", "type"}], "quarantined"}; spans are in code points of
         the input. A quarantined line has null text and its reason; a line that is no such object
-        is quarantined as "not-json", "not-utf-8" or "no-text", and the rest goes on.
+        is quarantined as "not-json", "not-utf-8", "no-text" or "bad-person", and the rest goes on.
 
     Surrogates are consistent within one call and unlinkable between calls: the key is fresh.
 
@@ -71,8 +71,9 @@ def _parse(number: int, line: bytes) -> tuple[str, str] | Quarantined:
     if not isinstance(values, dict) or not isinstance(values.get("text"), str):
         return Quarantined("no-text")
     person = values.get("person")
-    named = isinstance(person, str | int) and not isinstance(person, bool) and str(person)
-    return values["text"], str(person) if named else f"line-{number}"
+    if isinstance(person, bool) or not isinstance(person, str | int | None):
+        return Quarantined("bad-person")
+    return values["text"], f"line-{number}" if person in (None, "") else str(person)
 
 
 def _answer(outcome: Any) -> dict[str, Any]:

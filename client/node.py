@@ -63,9 +63,9 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
         address = f"127.0.0.1:{port}"
         private = folder.node_key()
         identity.release_predecessor(folder, invitation, private)
-        runner = _start_runner(folder, address)
+        runner = _Runner(folder, address)
         loop.time = _ShortSleeps()
-        report(f"connected to {invitation.coordinator}")
+        report(f"reached {invitation.coordinator}, joining")
         try:
             loop.start_client_internal(
                 state_factory=state,
@@ -80,7 +80,7 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
                 runtime_dependency_install=False,
             )
         except SystemExit as ended:
-            if runner.poll() is not None:
+            if runner.lost:
                 raise ClientError(
                     "the runner stopped, so no answer can be given; read its last lines above and "
                     "start the client again",
@@ -98,7 +98,7 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
         finally:
             identity.forget(folder)
             server.should_exit = True
-            _stop_runner(runner)
+            runner.stop()
 
 
 def _runtime(folder: Folder, state: NodeStateFactory, secret: bytes) -> tuple[uvicorn.Server, int]:
@@ -127,22 +127,27 @@ def _runtime(folder: Folder, state: NodeStateFactory, secret: bytes) -> tuple[uv
     return server, listener.getsockname()[1]
 
 
-def _start_runner(folder: Folder, address: str) -> subprocess.Popen[bytes]:
-    runner = subprocess.Popen([sys.executable, "-m", "client.runner", str(folder.path), address])
+class _Runner:
+    """The child process that takes tasks, and a watch over it."""
 
-    def watch() -> None:
+    def __init__(self, folder: Folder, address: str) -> None:
+        command = [sys.executable, "-m", "client.runner", str(folder.path), address]
+        self._child = subprocess.Popen(command)
+        self._stopping = threading.Event()
+        self.lost = False
+        threading.Thread(target=self._watch, name="runner-watch", daemon=True).start()
+
+    def _watch(self) -> None:
         # A runner that ended by itself would leave tasks unanswered; end with it, loudly.
-        if runner.wait() != 0:
-            log.error("the runner stopped; start the client again")
+        if self._child.wait() != 0 and not self._stopping.is_set():
+            self.lost = True
             os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="runner-watch", daemon=True).start()
-    return runner
-
-
-def _stop_runner(runner: subprocess.Popen[bytes]) -> None:
-    runner.terminate()
-    try:
-        runner.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        runner.kill()
+    def stop(self) -> None:
+        """End the child, gently first."""
+        self._stopping.set()
+        self._child.terminate()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()

@@ -162,7 +162,7 @@ def test_a_node_that_is_not_enrolled_or_is_revoked_is_refused(machine: Machine, 
 
 def test_a_second_client_with_the_same_identity_is_refused(machine: Machine, live: Any) -> None:
     machine.service("clinic-a", "client", "run", live.root / "clinic-a")
-    machine.wait_for("clinic-a", "connected to")
+    machine.wait_for("clinic-a", "joining")
     said = machine.command("client", "run", live.root / "clinic-a", code=3)
     assert "already" in said
 
@@ -204,7 +204,7 @@ while True:
 
 def test_a_killed_client_leaves_no_runner_and_comes_back(machine: Machine, live: Any) -> None:
     child = machine.service("clinic-a", "client", "run", live.root / "clinic-a")
-    machine.wait_for("clinic-a", "connected to")
+    machine.wait_for("clinic-a", "joining")
     deadline = time.monotonic() + READY_SECONDS
     while not (live.root / "clinic-a" / "runtime" / "node.json").exists():
         assert time.monotonic() < deadline
@@ -218,7 +218,7 @@ def test_a_killed_client_leaves_no_runner_and_comes_back(machine: Machine, live:
     assert not alive
     began = time.monotonic()
     machine.service("again", "client", "run", live.root / "clinic-a")
-    machine.wait_for("again", "connected to")
+    machine.wait_for("again", "joining")
     status: dict[str, Any] = {"sites": []}
     while not any(site["connected"] for site in status["sites"]):
         assert time.monotonic() - began < 40
