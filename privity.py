@@ -38,6 +38,7 @@ _EXTRAS = {
     "client": "client",
     "server": "server",
 }
+_INTERRUPTED = 130
 _OURS = ("configs", "privacy", "model", "audit", "client", "server", "demo")
 
 
@@ -57,12 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.remove("--debug")
         os.environ["PRIVITY_DEBUG"] = "1"
     try:
-        return int(_app(given)(given, standalone_mode=False, prog_name="privity") or 0)
+        code = int(_app(given)(given, standalone_mode=False, prog_name="privity") or 0)
+        # Typer turns Ctrl-C into this code without a word.
+        return code if code != _INTERRUPTED else _say("interrupted", code)
     except click.ClickException as fault:
         fault.show()
         return fault.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted", 130)
+        return _say("interrupted", _INTERRUPTED)
     except typer.Exit as ended:
         return int(ended.exit_code)
     except ModuleNotFoundError as fault:
@@ -81,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as fault:
         if debug:
             raise
-        code = getattr(fault, "exit_code", None)
-        if isinstance(code, int):
-            return _say(str(fault), code)
+        known = getattr(fault, "exit_code", None)
+        if isinstance(known, int):
+            return _say(str(fault), known)
         return _say(
             f"an unforeseen {type(fault).__name__} ended this command; run it again with --debug "
             "and report what it prints (look through it for records first)",
