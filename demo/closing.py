@@ -48,8 +48,9 @@ def draw(result: dict[str, Any], out: Path) -> Group:
 
 def _claim(delta: float) -> str:
     return (
-        f"ε is per person, at δ {delta:g}, under zero-out of all of one person's records, over "
-        "everything that the institution sent in this run (PLD accountant, plan fixed beforehand)."
+        f"ε is per person, at δ {delta:g}, under zero-out of all of one person's records, over all "
+        "adapter updates that the institution sent in this run (PLD accountant, plan fixed "
+        "beforehand)."
     )
 
 

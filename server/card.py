@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator
 from server.facts import Claim, ReleaseFacts, Scores
 
 _NOT_CLAIMED = (
-    "The claims cover what the institutions sent. They say nothing about the base model's own "
-    "training data, nor about text that a user types into the model.",
+    "The claims cover the adapter updates that the institutions sent. Whether an institution "
+    "answered, with which fixed word it declined or failed, and when, carries no noise.",
+    "They say nothing about the base model's own training data, nor about text that a user types "
+    "into the model.",
     "They protect each person's records, not facts about a group, nor an institution's secrets "
     "that many persons' records share.",
     "They rest on the institutions having run the software as their logs record; the logs are "
@@ -52,8 +54,8 @@ def text(facts: ReleaseFacts, *, adapter_digest: str) -> str:
 def claim_sentence(claim: Claim, *, run: str) -> str:
     """State one claim completely, in one sentence."""
     return (
-        f"Everything that {claim.institution} sent, in run {run} and in all earlier runs of the "
-        f"same cohort, over all rounds together, is (ε = {_up(claim.epsilon)}, "
+        f"Everything of the adapter that {claim.institution} sent, in run {run} and in all earlier "
+        f"runs of the same cohort, over all rounds together, is (ε = {_up(claim.epsilon)}, "
         f"δ = {claim.delta:.3g})-differentially private for one {claim.unit} as the unit, with "
         f"{claim.adjacency} adjacency, under this institution's own cap of ε = {claim.cap:g}."
     )
