@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import Any
 from demo.errors import DemoError
 
 _STOP_SECONDS = 8.0
+_LOOK_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -32,24 +33,43 @@ class Processes:
     logs: Path
     _running: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
 
-    def command(self, name: str, arguments: Sequence[str]) -> str:
+    def command(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> str:
         """Run one command to its end and return its standard output.
+
+        `meanwhile` is called a few times a second while it runs.
 
         Raises:
             DemoError: it failed; the sentence is the command's own, the exit code too.
         """
         child = self._start(name, arguments, subprocess.PIPE)
         try:
-            out, _ = child.communicate()
+            out = b""
+            while child.returncode is None:
+                try:
+                    out, _ = child.communicate(timeout=_LOOK_SECONDS)
+                except subprocess.TimeoutExpired:
+                    meanwhile()
         finally:
             self._forget(child)
         if child.returncode != 0:
             raise DemoError(self._reason(name), exit_code=_code(child.returncode))
         return out.decode()
 
-    def json(self, name: str, arguments: Sequence[str]) -> Any:
-        """Run one command and parse the JSON it prints."""
-        return json.loads(self.command(name, [*arguments, "--json"]))
+    def json(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Run one command and parse the JSON it prints; see `command`."""
+        return json.loads(self.command(name, [*arguments, "--json"], meanwhile=meanwhile))
 
     def service(self, name: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a process that stays."""

@@ -70,6 +70,7 @@ def run(wish: Wish, screen: Screen) -> dict[str, Any]:
         released = processes.json(
             "release",
             ["server", "release", str(out / "coordinator"), "demo", "--run", str(run_file)],
+            meanwhile=_Story(out, screen).follow,
         )
         shutil.copytree(released["release"], out / "release")
         shutil.copytree(released["bundle"], out / "bundle")
@@ -220,27 +221,38 @@ def _train(
     training = processes.service(
         "run", ["server", "run", str(out / "coordinator"), "--run", str(run_file), "--json"]
     )
-    story = out / "coordinator" / "runs" / "demo" / "progress.jsonl"
-    told = 0
+    story = _Story(out, screen)
     while training.poll() is None:
-        told = _follow(story, told, screen)
+        story.follow()
         for name in prepared.sites:
             path = out / "institutions" / name / "runs" / "demo" / "progress.json"
             if path.exists():
                 screen.steps(name, json.loads(path.read_text(encoding="utf-8")))
         processes.check_others(training)
         time.sleep(0.2)
-    _follow(story, told, screen)
+    story.follow()
     processes.finished(training)
 
 
-def _follow(story: Path, told: int, screen: Screen) -> int:
-    if not story.exists():
-        return told
-    lines = story.read_text(encoding="utf-8").splitlines()
-    for line in lines[told:]:
-        screen.event(json.loads(line))
-    return len(lines)
+class _Story:
+    """What the coordinator tells of the run, line by line, from the moment of asking on."""
+
+    def __init__(self, out: Path, screen: Screen) -> None:
+        self._path = out / "coordinator" / "runs" / "demo" / "progress.jsonl"
+        self._screen = screen
+        self._told = len(self._lines())
+
+    def _lines(self) -> list[str]:
+        if not self._path.exists():
+            return []
+        return self._path.read_text(encoding="utf-8").splitlines()
+
+    def follow(self) -> None:
+        """Show the lines that came since the last look."""
+        lines = self._lines()
+        for line in lines[self._told :]:
+            self._screen.event(json.loads(line))
+        self._told = len(lines)
 
 
 def _verify(processes: Processes, out: Path) -> dict[str, Any]:

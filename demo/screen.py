@@ -56,6 +56,8 @@ class Screen:
             word = "accepted" if event["accepted"] else event["reason"]
             self._rounds[event["round"]][event["institution"]] = word
             self._say(f"round {event['round'] + 1}: {event['institution']} {word}")
+        elif kind == "scored":
+            self.part(f"scoring the {event['arm']} model", event["done"] / event["total"])
         self._draw()
 
     def steps(self, site: str, progress: dict[str, int]) -> None:
