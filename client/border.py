@@ -32,13 +32,12 @@ _KINDS: Mapping[str, type[Answer] | type[Update] | type[Closed]] = {
 }
 
 
-def clear(folder: Folder, message: Message, *, run: str | None = None) -> Cleared | None:
+def clear(folder: Folder, message: Message) -> Cleared | None:
     """Check one answer against everything that the institution knows itself.
 
     Args:
         folder: the institution.
         message: the answer as the runner wrote it.
-        run: the run that the request named, if the caller knows it.
 
     Returns:
         The cleared update for a message of kind 'update'; None for the others.
@@ -54,8 +53,6 @@ def clear(folder: Folder, message: Message, *, run: str | None = None) -> Cleare
     if expected is None:
         raise EgressDenied("an answer of an unknown kind was held back; restart the runner")
     header: Answer | Update | Closed = unpack(message, expected)
-    if run is not None and header.run != run:
-        raise EgressDenied("an answer to another run was held back; restart the runner")
     _check_evidence(folder, header)
     if isinstance(header, Update):
         return _clear_update(folder, header, message)
