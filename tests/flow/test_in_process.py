@@ -154,6 +154,7 @@ def test_nothing_of_a_record_is_in_messages_logs_folders_bundle_or_output(
     assert world.verify(released).ok
     assert len(crossings) > 20
 
+    assert not [c.kind for c in crossings if not c.objects]
     assert not [c.kind for c in crossings if _holds(c.objects)]
     found = {
         path.relative_to(world.federation.root).as_posix()

@@ -159,12 +159,11 @@ class Wire:
         self._queue.remove(ready[0])
         self.before(site, request)
         contents, sent = self.stations[site].answer(request, tamper=self.tamper.get(site))
+        left = b"".join(contents.values())  # inflating takes the contents out one by one
         whole = inflate_object_from_contents(sent, contents)
         reply = _read(whole, site, flower.ANSWERS[request.metadata.message_type])
         kind = reply.message.kind if reply.message else str(reply.failure)
-        self.crossings.append(
-            Crossing(site, True, kind, reply.message, b"".join(contents.values()))
-        )
+        self.crossings.append(Crossing(site, True, kind, reply.message, left))
         self._waiting.discard(site)
         if site in self.swap and reply.message:
             reply = Reply(site, self.swap[site](reply.message), None)
