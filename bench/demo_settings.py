@@ -106,7 +106,7 @@ def _federate(
                 people,
                 draw=lambda person, rng: person[rng.choice(len(person))],
                 loss=prompts.loss,
-                size=lambda example: len(example.ids),
+                size=lambda example: example.tokens,
                 settings=dpsgd.Settings(
                     noise_multiplier=sigma, clip_norm=1.0, sample_rate=s.rate, steps=s.steps,
                     learning_rate=s.learning_rate, chunk_tokens=512,

@@ -10,6 +10,7 @@ from client.folder import Folder
 from configs.load import load
 from configs.run import Plan, Run
 from model import catalog, frozen, shapes
+from model.manifest import ModelFolder
 from model.shapes import Spec
 from privacy import plan as accounting
 
@@ -30,33 +31,8 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
     """
     run = load(run_file, Run)
     found = catalog.find(run.model.name, expect_digest=run.model.digest)
-    table = run.adapter
-    spec = Spec(rank=table.rank, alpha=table.alpha, targets=table.targets, seed=table.seed)
-    wanted = shapes.shapes(found, spec)
-    proposed = Plan(
-        run=run.name,
-        model=run.model.name,
-        model_digest=found.digest,
-        adapter=table,
-        frozen_digest=frozen.digest(frozen.factors(found, spec)),
-        epsilon=run.privacy.epsilon,
-        delta=run.privacy.delta,
-        noise_multiplier=accounting.find_noise(
-            epsilon=run.privacy.epsilon,
-            delta=run.privacy.delta,
-            sample_rate=run.privacy.sample_rate,
-            steps=run.privacy.rounds * run.privacy.steps_per_round,
-        ),
-        clip_norm=run.privacy.clip_norm,
-        sample_rate=run.privacy.sample_rate,
-        rounds=run.privacy.rounds,
-        steps_per_round=run.privacy.steps_per_round,
-        training=run.training,
-        task=run.task,
-        institutions=tuple(sorted(run.federation.institutions)),
-        quorum=run.federation.quorum,
-        round_timeout_s=run.federation.round_timeout_s,
-    )
+    proposed = proposal(run, found)
+    wanted = shapes.shapes(found, _spec(run))
     limits = folder.settings.budget
     rows = folder.ledger().rows(limits.cohort)
     verdict = judge.judge(
@@ -67,12 +43,11 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
             row.run == run.name and row.plan_digest == decisions.digest(proposed) for row in rows
         ),
     )
-    parameters = sum(out * wide for out, wide in found.linear.values())
     values = sum(rows_ * columns for rows_, columns in wanted.values())
     megabytes = values * 4 / 1e6
     lines = _lines(folder.data)
     passes = lines * run.privacy.sample_rate * proposed.steps
-    seconds = passes * run.training.max_tokens / 2 * 4 * parameters / _OPERATIONS_PER_SECOND
+    taken = seconds(found, tokens=passes * run.training.max_tokens / 2)
     return {
         "run": run.name,
         "decision": "acceptable" if verdict.reason == "none" else verdict.reason,
@@ -89,8 +64,53 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
         f"{run.privacy.rounds} rounds, signed statements without counts, cosignatures",
         "megabytes_up": round(megabytes * run.privacy.rounds, 2),
         "megabytes_down": round(megabytes * run.privacy.rounds, 2),
-        "minutes_at_most": round(seconds / _CORES / 60, 1) if lines else "unknown without records",
+        "minutes_at_most": round(taken / 60, 1) if lines else "unknown without records",
     }
+
+
+def proposal(run: Run, found: ModelFolder) -> Plan:
+    """The plan that a coordinator would make of `run` with the base model `found`.
+
+    Raises:
+        PlanInvalid: no noise reaches the run's ε.
+    """
+    return Plan(
+        run=run.name,
+        model=run.model.name,
+        model_digest=found.digest,
+        adapter=run.adapter,
+        frozen_digest=frozen.digest(frozen.factors(found, _spec(run))),
+        epsilon=run.privacy.epsilon,
+        delta=run.privacy.delta,
+        noise_multiplier=accounting.find_noise(
+            epsilon=run.privacy.epsilon,
+            delta=run.privacy.delta,
+            sample_rate=run.privacy.sample_rate,
+            steps=run.privacy.rounds * run.privacy.steps_per_round,
+        ),
+        clip_norm=run.privacy.clip_norm,
+        clipping=run.privacy.clipping,
+        notes_per_person=run.privacy.notes_per_person,
+        sample_rate=run.privacy.sample_rate,
+        rounds=run.privacy.rounds,
+        steps_per_round=run.privacy.steps_per_round,
+        training=run.training,
+        task=run.task,
+        institutions=tuple(sorted(run.federation.institutions)),
+        quorum=run.federation.quorum,
+        round_timeout_s=run.federation.round_timeout_s,
+    )
+
+
+def seconds(found: ModelFolder, *, tokens: float) -> float:
+    """Roughly how long a forward and backward pass over so many tokens takes, at most."""
+    parameters = sum(out * wide for out, wide in found.linear.values())
+    return tokens * 4 * parameters / _OPERATIONS_PER_SECOND / _CORES
+
+
+def _spec(run: Run) -> Spec:
+    table = run.adapter
+    return Spec(rank=table.rank, alpha=table.alpha, targets=table.targets, seed=table.seed)
 
 
 def _lines(path: Path) -> int:

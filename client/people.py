@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,10 +21,13 @@ from privacy.errors import Quarantined
 
 if TYPE_CHECKING:
     from model.base import Base
+    from model.labels import Labels
     from model.prompts import Example
     from privacy.scrub import Scrubbed, Scrubber
 
 Progress = Callable[[int, int], None]
+
+log = logging.getLogger("privity.people")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,18 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Scrub:
-    """The outcome of scrubbing a whole file."""
+    """The outcome of scrubbing a whole file.
+
+    Attributes:
+        notes: what passed.
+        people: everybody with a readable record, those included of whom nothing passed: how many
+            they are must not depend on what anybody's records say.
+        report: in counts.
+        scrubber_digest: what scrubbed.
+    """
 
     notes: tuple[Note, ...] = field(repr=False)
+    people: tuple[str, ...] = field(repr=False)
     report: Report
     scrubber_digest: str
 
@@ -140,7 +153,8 @@ def scrub(
         faults=dict(Counter(fault.code for fault in reading.faults)),
         unkeyed=reading.unkeyed,
     )
-    return Scrub(tuple(notes), report, tool.digest)
+    everybody = tuple(sorted({record.person for record in reading.records}))
+    return Scrub(tuple(notes), everybody, report, tool.digest)
 
 
 def _pairs(
@@ -152,14 +166,45 @@ def _pairs(
     return list(zip(asked, answered, strict=True))
 
 
-def group(notes: Sequence[Note], base: Base, *, max_tokens: int) -> tuple[tuple[Example, ...], ...]:
-    """Encode every note and group by person: one item per person, in order of the person key."""
+def group(
+    scrub: Scrub, base: Base, *, max_tokens: int, labels: Labels | None = None
+) -> tuple[tuple[Example, ...], ...]:
+    """Encode every note and group by person: one item per person, in order of the person key.
+
+    Args:
+        scrub: what passed the scrub.
+        base: the model that encodes.
+        max_tokens: longest sequence.
+        labels: what a response may be; None is any text.
+
+    Returns:
+        One item for everybody in `scrub.people`; an empty one for whom nothing can be used.
+
+    Raises:
+        ClientError: nothing can be used of anybody.
+    """
     from model import prompts
 
-    people: dict[str, list[Example]] = {}
-    for note in notes:
+    people: dict[str, list[Example]] = {person: [] for person in scrub.people}
+    strange = 0
+    for note in scrub.notes:
         example = prompts.encode(base, note.instruction, note.response, max_tokens=max_tokens)
-        people.setdefault(note.person, []).append(example)
+        if labels is None or example.ids[example.prompt_tokens :] in labels:
+            people[note.person].append(example)
+        else:
+            strange += 1
+    if strange == len(scrub.notes):
+        raise ClientError(
+            "no record's response is one of the plan's labels; correct the responses, or ask the "
+            "coordinator for a plan with your labels",
+            code="all-quarantined",
+        )
+    if strange:
+        log.warning(
+            "%d of %d records are left out: their response is none of the plan's labels",
+            strange,
+            len(scrub.notes),
+        )
     return tuple(tuple(people[person]) for person in sorted(people))
 
 

@@ -26,7 +26,7 @@ from client.errors import ClientError
 from client.folder import Folder, Invitation
 from client.judge import judge, mechanism
 from client.outbox import Outbox
-from client.train import Trained, train
+from client.train import Trained, labels_of, train
 from configs import files
 from configs.load import read_plan
 from configs.run import Plan, decimal
@@ -181,6 +181,7 @@ class Tasks:
             self._loaded.people,
             start,
             plan,
+            labels=labels_of(plan, self._loaded.base),
             chunk_tokens=folder.settings.runtime.chunk_tokens,
             state=_read_state(state_file),
             on_step=on_step,
@@ -270,7 +271,12 @@ class Tasks:
         )
         if self._loaded is None:
             raise ClientError("no model is loaded", code="model-missing")
-        return people.group(done.notes, self._loaded.base, max_tokens=plan.training.max_tokens)
+        return people.group(
+            done,
+            self._loaded.base,
+            max_tokens=plan.training.max_tokens,
+            labels=labels_of(plan, self._loaded.base),
+        )
 
     def _load(self, plan: Plan, digest: str) -> str:
         """Load the plan's model and adapter; "none", or why the plan is declined."""
@@ -288,7 +294,11 @@ class Tasks:
             base = self._loaded.base
             adapter.detach(self._loaded.model)
         else:
-            base = base_model.load(found, threads=self._folder.settings.runtime.threads or None)
+            base = base_model.load(
+                found,
+                threads=self._folder.settings.runtime.threads or None,
+                precision=self._folder.settings.runtime.precision,
+            )
         self._loaded = None
         model = adapter.attach(base, spec(plan.adapter))
         if adapter.frozen_digest(model) != plan.frozen_digest:

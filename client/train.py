@@ -1,10 +1,11 @@
-"""One round at the institution: charge, train privately, state it in the log, keep the answer."""
+"""One round at the institution: train privately from the round's adapter, keep the change of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,15 @@ from privacy.csprng import Csprng
 
 if TYPE_CHECKING:
     from configs.run import Plan
-    from model.prompts import Example
+    from model.base import Base
+    from model.labels import Labels
+    from model.prompts import Example, Pack
+    from privacy.arithmetic import Rounding
 
 Float32 = npt.NDArray[np.float32]
+
+# By model, then by what else decides which arithmetic is done: seconds of work, once a process.
+_measured: WeakKeyDictionary[Any, dict[tuple[Any, ...], Rounding]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +44,42 @@ def train(
     *,
     chunk_tokens: int,
     state: Mapping[str, Any] | None,
+    labels: Labels | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Trained:
     """Run one round's noisy steps from the adapter `start`.
 
     Args:
         model: the base model with the plan's adapter attached.
-        people: one item a person, each with at least one example.
+        people: one item a person; empty for a person of whom nothing can be used.
         start: the adapter of this round by wire name.
         plan: the approved plan; its σ, C, q and steps are used as they are.
-        chunk_tokens: how many padded tokens are computed at a time; bounds memory only.
+        chunk_tokens: how many padded tokens are computed at a time; bounds memory only. Of a
+            longer note every layer is computed twice instead of kept.
         state: the optimiser's state after the last round.
+        labels: from `labels_of`.
         on_step: called with (steps done, steps of the round).
 
     Guarantees: the caller has charged the round; every random draw that touches a person (who is
-        sampled, which note, the noise) comes from a fresh CSPRNG.
+        sampled, which notes, the noise) comes from a fresh CSPRNG.
+
+    Raises:
+        UnsupportedModel: the model or this machine does not keep people apart; see `examine`.
     """
-    from model import adapter, prompts
+    from model import adapter
     from privacy import dpsgd
 
+    def drawn(person: Sequence[Example], randomness: Csprng) -> Example | Pack:
+        return draw(person, plan, randomness)
+
     adapter.write(model, start)
+    examine(model, plan, chunk_tokens=chunk_tokens, people=len(people), labels=labels)
     trained = dpsgd.train(
         model,
-        people,
-        draw=lambda person, rng: person[rng.choice(len(person))],
-        loss=prompts.loss,
-        size=lambda example: len(example.ids),
+        [person or None for person in people],
+        draw=drawn,
+        loss=_loss(chunk_tokens, labels),
+        size=_tokens,
         settings=dpsgd.Settings(
             noise_multiplier=plan.noise_multiplier,
             clip_norm=plan.clip_norm,
@@ -71,6 +88,7 @@ def train(
             learning_rate=plan.training.learning_rate,
             optimizer=plan.training.optimizer,
             chunk_tokens=chunk_tokens,
+            clipping=plan.clipping,
         ),
         randomness=Csprng(),
         state=state,
@@ -79,3 +97,90 @@ def train(
     after = adapter.read(model)
     delta = {name: np.ascontiguousarray(after[name] - start[name]) for name in sorted(after)}
     return Trained(delta, trained.state)
+
+
+def _tokens(item: Example | Pack) -> int:
+    return item.tokens
+
+
+def labels_of(plan: Plan, base: Base) -> Labels | None:
+    """The plan's labels, where it trains the choice among them; None where it trains any text."""
+    from model.labels import Labels
+
+    return Labels.of(base, plan.task.labels) if plan.training.objective == "label" else None
+
+
+def draw(person: Sequence[Example], plan: Plan, randomness: Csprng) -> Example | Pack:
+    """What one person brings into one step: up to the plan's number of their notes, at random.
+
+    Notes are drawn without replacement; of several, those that do not fit into the plan's
+    max_tokens beside the earlier ones stay out.
+    """
+    from model import prompts
+
+    left = list(person)
+    most = min(plan.notes_per_person, len(left))
+    drawn = [left.pop(randomness.choice(len(left))) for _ in range(most)]
+    if plan.notes_per_person == 1:
+        return drawn[0]
+    # Also a single note, so that which arithmetic is done does not depend on how many there are.
+    return prompts.pack(drawn, max_tokens=plan.training.max_tokens)
+
+
+def examine(
+    model: Any,
+    plan: Plan,
+    *,
+    chunk_tokens: int,
+    people: int = 1,
+    labels: Labels | None = None,
+) -> None:
+    """Check, with made-up tokens only, that this machine keeps people apart to the last bits.
+
+    Takes seconds the first time for a model, and nothing afterwards.
+
+    Args:
+        model: the base model with the plan's adapter attached.
+        plan: the plan that is to be trained.
+        chunk_tokens: as for `train`.
+        people: how many there are, if that is known yet.
+        labels: from `labels_of`.
+
+    Raises:
+        UnsupportedModel: the model is of a kind that cannot be trained a person at a time, or the
+            machine's rounding mixes people by more than the clipping leaves free.
+    """
+    import torch
+
+    from model import prompts
+    from privacy import arithmetic
+
+    def make(tokens: int, number: int) -> Example | Pack:
+        example = prompts.made_up(model, tokens=tokens, number=number, labels=labels)
+        return example if plan.notes_per_person == 1 else prompts.Pack((example,))
+
+    longest = plan.training.max_tokens
+    choices = labels.answers if labels else ()
+    key = (longest, chunk_tokens, plan.notes_per_person, torch.get_num_threads(), choices)
+    known = _measured.setdefault(model, {})
+    if key not in known:
+        known[key] = arithmetic.measure(
+            model,
+            make=make,
+            loss=_loss(chunk_tokens, labels),
+            longest=longest,
+            chunk_tokens=chunk_tokens,
+            shortest=max(8, 2 + max(map(len, choices), default=0)),
+        )
+    arithmetic.check(known[key], people=people)
+
+
+def _loss(
+    chunk_tokens: int, labels: Labels | None = None
+) -> Callable[[Any, Sequence[Example | Pack], int], Any]:
+    from model import prompts
+
+    def loss(model: Any, items: Sequence[Example | Pack], width: int) -> Any:
+        return prompts.loss(model, items, width, labels=labels, recompute=width > chunk_tokens)
+
+    return loss

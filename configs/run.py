@@ -9,9 +9,16 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 FORMAT: Final = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -56,6 +63,11 @@ Number = Annotated[
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 
+# flat: gradients over the clip norm are cut to it; auto: all are scaled towards it (AUTO-S).
+Clipping = Literal["flat", "auto"]
+# Most notes that a person brings into one step.
+NotesPerPerson = Annotated[int, Field(ge=1, le=16)]
+
 
 class Table(BaseModel):
     """A frozen table that refuses unknown keys and never quotes the values it was given."""
@@ -88,14 +100,21 @@ class PrivacyTable(Table):
     epsilon: Annotated[Positive, Field(le=10)] = 2.0
     delta: Annotated[Positive, Field(lt=0.001)] = 1e-5
     clip_norm: Positive = 1.0
+    clipping: Clipping = "flat"
+    notes_per_person: NotesPerPerson = 1
     sample_rate: Share = 0.1
     rounds: Annotated[int, Field(ge=1, le=1000)] = 5
     steps_per_round: Annotated[int, Field(ge=1, le=10_000)] = 4
 
 
 class TrainingTable(Table):
-    """How the noised gradient is used; public, chosen on synthetic or public data."""
+    """What is learnt and how the noised gradient is used; chosen on synthetic or public data.
 
+    `objective = "response"` learns the words of any response; "label" learns the choice among
+    `task.labels`, all else left out: with noise, far more is learnt about far less.
+    """
+
+    objective: Literal["response", "label"] = "response"
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 128
@@ -128,7 +147,24 @@ class EvaluationTable(Table):
     limit: Annotated[int, Field(ge=1)] = 400
 
 
-class Run(Table):
+class _Trains(Table):
+    """What a run and its plan have in common: something is learnt, perhaps a choice of labels."""
+
+    training: TrainingTable = TrainingTable()
+    task: TaskTable = TaskTable()
+
+    @model_validator(mode="after")
+    def _labels_to_choose_from(self) -> Self:
+        labels = self.task.labels
+        if self.training.objective == "label" and not len(set(labels)) == len(labels) >= 2:
+            raise ValueError(
+                'training.objective = "label" needs two or more distinct task.labels; list them, '
+                'or use "response"'
+            )
+        return self
+
+
+class Run(_Trains):
     """One run as its coordinator writes it (RUN.toml)."""
 
     format: Literal[1] = FORMAT
@@ -136,13 +172,11 @@ class Run(Table):
     model: ModelTable = ModelTable()
     adapter: AdapterTable = AdapterTable()
     privacy: PrivacyTable = PrivacyTable()
-    training: TrainingTable = TrainingTable()
     federation: FederationTable
-    task: TaskTable = TaskTable()
     evaluation: EvaluationTable = EvaluationTable()
 
 
-class Plan(Table):
+class Plan(_Trains):
     """What the sites are asked to agree to: data, never code.
 
     Guarantees: every field that decides privacy is here (σ, q, steps, C, δ, unit, adjacency);
@@ -162,11 +196,11 @@ class Plan(Table):
     delta: Annotated[Positive, Field(lt=0.001)]
     noise_multiplier: Positive
     clip_norm: Positive
+    clipping: Clipping = "flat"
+    notes_per_person: NotesPerPerson = 1
     sample_rate: Share
     rounds: Annotated[int, Field(ge=1, le=1000)]
     steps_per_round: Annotated[int, Field(ge=1, le=10_000)]
-    training: TrainingTable
-    task: TaskTable
     institutions: Annotated[tuple[Name, ...], Field(min_length=1)]
     quorum: Annotated[int, Field(ge=1)]
     round_timeout_s: Positive

@@ -184,6 +184,7 @@ rounds = {wish.rounds}
 steps_per_round = {sampling.steps_per_round}
 
 [training]
+objective = "{"label" if len(prepared.labels) > 1 else "response"}"
 learning_rate = {_LEARNING_RATE}
 max_tokens = 128
 

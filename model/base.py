@@ -1,10 +1,11 @@
-"""Load a base model for training, scoring or serving: float32, frozen in behaviour, offline."""
+"""Load a base model for training, scoring or serving: frozen in behaviour, offline."""
 
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,7 +18,7 @@ class Base:
     """A loaded model with its tokenizer.
 
     Attributes:
-        model: the causal language model, float32, in eval mode, every dropout set to zero.
+        model: the causal language model in eval mode, every dropout set to zero.
         tokenizer: its tokenizer.
         folder: the checked folder that both came from.
     """
@@ -27,15 +28,23 @@ class Base:
     folder: ModelFolder
 
 
-def load(folder: ModelFolder, *, threads: int | None = None) -> Base:
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def load(
+    folder: ModelFolder, *, threads: int | None = None, precision: Precision = "float32"
+) -> Base:
     """Load a model from its folder alone: no network, no pickle, no code from the folder.
 
     Args:
         folder: from `catalog.find` or `catalog.pull`.
         threads: number of CPU threads for torch; None leaves torch's own choice.
+        precision: of the frozen weights, with which their products are rounded as well; "auto" is
+            bfloat16 where the processor has matrix units for it, and float32 elsewhere. An adapter
+            is float32 on either.
 
-    Guarantees: weights are float32, no module drops out, and a module path of `folder.linear`
-        names a module with that matrix.
+    Guarantees: weights have that precision, no module drops out, and a module path of
+        `folder.linear` names a module with that matrix.
 
     Raises:
         ModelError: the files do not make a model.
@@ -53,8 +62,18 @@ def load(folder: ModelFolder, *, threads: int | None = None) -> Base:
     try:
         config = AutoConfig.from_pretrained(str(folder.path), **offline)
         _still(config)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(
+                f"the model {folder.name} is quantised, which private training was never tried "
+                "on; use its original weights",
+                code="model-quantised",
+            )
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder.path), config=config, dtype=torch.float32, use_safetensors=True, **offline
+            str(folder.path),
+            config=config,
+            dtype=_dtype(precision),
+            use_safetensors=True,
+            **offline,
         )
         tokenizer = AutoTokenizer.from_pretrained(str(folder.path), **offline)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -78,6 +97,27 @@ def load(folder: ModelFolder, *, threads: int | None = None) -> Base:
                 code="model-does-not-load",
             )
     return Base(model=model.eval(), tokenizer=tokenizer, folder=folder)
+
+
+def _dtype(precision: Precision) -> torch.dtype:
+    if precision == "bfloat16" or (precision == "auto" and _matrix_units()):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _matrix_units() -> bool:
+    """Whether bfloat16 is faster than float32: on x86 with AMX, on Arm with its matrix product.
+
+    Vector instructions alone (AVX-512 BF16) save nothing here.
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(torch.cpu._is_amx_tile_supported())
+    return _arm_product()
+
+
+def _arm_product() -> bool:
+    supported = torch.backends.mkldnn.is_available()
+    return bool(supported and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _still(config: Any) -> None:

@@ -56,28 +56,28 @@ def hidden_at(
     Returns:
         Shape (n, hidden); for a model whose head is unknown, its logits, shape (n, vocabulary).
     """
-    bare = _bare(model)
+    inner = bare(model)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     inputs = {name: value for name, value in inputs.items() if value is not None}
-    if _known(bare):
-        outputs = getattr(bare, bare.base_model_prefix)(**inputs, use_cache=False)
+    if _known(inner):
+        outputs = getattr(inner, inner.base_model_prefix)(**inputs, use_cache=False)
         return outputs.last_hidden_state[rows, columns]
-    return bare(**inputs, use_cache=False).logits[rows, columns]
+    return inner(**inputs, use_cache=False).logits[rows, columns]
 
 
 def head(model: Any, hidden: Tensor) -> Tensor:
     """Turn the result of `hidden_at` into logits, soft-capped where the model does so (Gemma 2)."""
-    bare = _bare(model)
-    if not _known(bare):
+    inner = bare(model)
+    if not _known(inner):
         return hidden
-    logits = bare.get_output_embeddings()(hidden)
-    cap = getattr(bare.config, "final_logit_softcapping", None)
+    logits = inner.get_output_embeddings()(hidden)
+    cap = getattr(inner.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def pad(sequences: list[tuple[int, ...]], *, device: Any) -> Tensor:
-    """Right-pad token sequences with zeros: shape (batch, longest), int64."""
-    width = max(len(sequence) for sequence in sequences)
+def pad(sequences: list[tuple[int, ...]], *, device: Any, width: int | None = None) -> Tensor:
+    """Right-pad token sequences with zeros: shape (batch, width or the longest), int64."""
+    width = max(len(sequence) for sequence in sequences) if width is None else width
     padded = [list(sequence) + [0] * (width - len(sequence)) for sequence in sequences]
     return torch.tensor(padded, dtype=torch.int64, device=device)
 
@@ -87,10 +87,10 @@ def device_of(model: Any) -> Any:
     return next(iter(model.parameters())).device
 
 
-def _bare(model: Any) -> Any:
+def bare(model: Any) -> Any:
     """The causal model itself, adapter layers included, without peft's wrapper around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _known(bare: Any) -> bool:
-    return type(bare).__name__ in architectures.ARCHITECTURES
+def _known(inner: Any) -> bool:
+    return type(inner).__name__ in architectures.ARCHITECTURES

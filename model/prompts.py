@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from model import forward, template
+from model import forward, head, template
 from model.errors import ModelError
+from model.recompute import recomputed
 
-# Label positions whose logits are held at once; more are recomputed in the backward pass.
-_HEAD_POSITIONS: Final = 1024
+if TYPE_CHECKING:
+    from model.labels import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,55 @@ class Example:
     def tokens(self) -> int:
         """Length of the whole sequence."""
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Notes of one person in one sequence, none of which sees another.
+
+    Attributes:
+        notes: at least one; their order has no effect.
+    """
+
+    notes: tuple[Example, ...] = field(repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """Length of the whole sequence."""
+        return sum(note.tokens for note in self.notes)
+
+
+def pack(notes: Sequence[Example], *, max_tokens: int) -> Pack:
+    """Pack the first note, and of the others in turn those that still fit.
+
+    Args:
+        notes: of one person, at least one, in an order that was drawn at random.
+        max_tokens: the pack has at most this many, unless its first note alone has more.
+    """
+    kept, room = [notes[0]], max_tokens - notes[0].tokens
+    for note in notes[1:]:
+        if note.tokens <= room:
+            kept.append(note)
+            room -= note.tokens
+    return Pack(tuple(kept))
+
+
+def made_up(model: Any, *, tokens: int, number: int, labels: Labels | None = None) -> Example:
+    """An example of this length with no meaning, out of the model's vocabulary; no record is used.
+
+    Args:
+        model: causal language model, with or without an adapter.
+        tokens: length, at least 2.
+        number: which one; others have other tokens and another response.
+        labels: the response is one of these, the longest of which is shorter than `tokens`.
+    """
+    vocabulary = forward.bare(model).get_input_embeddings().num_embeddings
+    draws = random.Random(number)  # noqa: S311 - for looks only
+    ids = tuple(draws.randrange(vocabulary) for _ in range(tokens))
+    if labels is None:
+        return Example(ids, prompt_tokens=draws.randrange(1, tokens))
+    answer = draws.choice(labels.answers)
+    return Example((*ids[: tokens - len(answer)], *answer), tokens - len(answer))
 
 
 def encode(model: Any, instruction: str, response: str, *, max_tokens: int) -> Example:
@@ -117,45 +167,100 @@ def conversation(
     return tuple(ids)
 
 
-def loss(model: Any, examples: Sequence[Example]) -> Tensor:
-    """Mean cross-entropy of each sequence over its own labels.
+def loss(
+    model: Any,
+    items: Sequence[Example | Pack],
+    width: int | None = None,
+    *,
+    labels: Labels | None = None,
+    recompute: bool = False,
+) -> Tensor:
+    """Mean cross-entropy of each item over its own labels; of a pack, the mean of its notes' means.
 
-    One sequence's loss depends on no other sequence: not through averaging (each is divided by
-    its own number of labels) and not through padding (it follows the last label, where a causal
-    model does not look). Labels are told by position, never by token, since the padding token
-    may be the end token.
+    One item's loss depends on no other item: not through averaging (each is divided by its own
+    number of labels) and not through padding (it follows the last label, where a causal model does
+    not look). Labels are told by position, never by token, since the padding token may be the end
+    token. The arithmetic is that of `len(items)` and `width` alone: other items in the same number
+    and width change no bit of an item's loss or gradient, as far as the machine treats the rows of
+    a product alike.
 
     Args:
         model: causal language model, with or without an adapter.
-        examples: at least one.
+        items: at least one; all examples or all packs, since packs are computed with a mask.
+        width: what all are padded to; None is the longest.
+        labels: every response is one of these, and a note's loss is minus the logarithm of its
+            probability among them: the choice is learnt and not the words. None is any text.
+        recompute: compute each layer again in the backward pass, which then must be
+            `Tensor.backward`, to hold less in between.
 
     Returns:
-        Shape (len(examples),), in nats per label.
+        Shape (len(items),), in nats: per token of a response, or per response given `labels`.
+
+    Raises:
+        ModelError: an item is longer than `width`, or its response is none of `labels`.
     """
-    device = forward.device_of(model)
-    ids = forward.pad([example.ids for example in examples], device=device)
-    spans = [(row, at) for row, e in enumerate(examples) for at in range(e.prompt_tokens, e.tokens)]
-    rows, labels = torch.tensor(spans, device=device).T
-    hidden = forward.hidden_at(model, ids, rows, labels - 1)
-    targets = ids[rows, labels]
-    if len(spans) <= _HEAD_POSITIONS or not hidden.requires_grad:
-        losses = _cross_entropy(model, hidden, targets)
-    else:
-        losses = torch.cat(
-            [
-                checkpoint(_cross_entropy, model, part, wanted, use_reentrant=False)
-                for part, wanted in zip(
-                    hidden.split(_HEAD_POSITIONS), targets.split(_HEAD_POSITIONS), strict=True
-                )
-            ]
+    longest = max(item.tokens for item in items)
+    if width is None:
+        width = longest
+    if not longest <= width:
+        raise ModelError(
+            f"a sequence of {longest} tokens does not fit the width of {width}; raise the width",
+            code="too-long",
         )
-    counts = torch.bincount(rows, minlength=len(examples))
-    return losses.new_zeros(len(examples)).index_add(0, rows, losses) / counts
+    device = forward.device_of(model)
+    groups = [item.notes if isinstance(item, Pack) else (item,) for item in items]
+    ids = forward.pad([_joined(notes) for notes in groups], device=device, width=width)
+    spans = [span for row, notes in enumerate(groups) for span in _spans(row, notes, labels)]
+    rows, columns = torch.tensor([span[:2] for span in spans], device=device).T
+    shares = torch.tensor([span[2] for span in spans], device=device)
+    mask = positions = None
+    if any(isinstance(item, Pack) for item in items):
+        mask, positions = _apart(groups, width, like=next(iter(model.parameters())))
+    with recomputed(model) if recompute else nullcontext():
+        hidden = forward.hidden_at(model, ids, rows, columns - 1, mask=mask, positions=positions)
+    choices = None
+    if labels is not None:
+        answers = [note.ids[note.prompt_tokens :] for notes in groups for note in notes]
+        choices = [tokens for answer in answers for tokens in labels.choices(answer)]
+    losses = head.cross_entropy(model, hidden, ids[rows, columns], choices)
+    return losses.new_zeros(len(items)).index_add(0, rows, losses * shares)
 
 
-def _cross_entropy(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
-    logits = forward.head(model, hidden).float()
-    return functional.cross_entropy(logits, targets, reduction="none")
+def _joined(notes: Sequence[Example]) -> tuple[int, ...]:
+    return tuple(token for note in notes for token in note.ids)
+
+
+def _spans(
+    row: int, notes: Sequence[Example], labels: Labels | None
+) -> Iterator[tuple[int, int, float]]:
+    """Row, column and share of the row's loss of every token of a response."""
+    start = 0
+    for note in notes:
+        terms = note.tokens - note.prompt_tokens if labels is None else 1
+        share = 1.0 / (len(notes) * terms)
+        for at in range(note.prompt_tokens, note.tokens):
+            yield row, start + at, share
+        start += note.tokens
+
+
+def _apart(
+    groups: Sequence[Sequence[Example]], width: int, *, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mask under which notes of one row do not see each other, and positions from zero each.
+
+    Padding counts as one more note, so that no row of the mask is empty.
+    """
+    owners, places = [], []
+    for notes in groups:
+        lengths = [note.tokens for note in notes]
+        lengths.append(width - sum(lengths))
+        owners.append([number for number, length in enumerate(lengths) for _ in range(length)])
+        places.append([at for length in lengths for at in range(length)])
+    owner = torch.tensor(owners, device=like.device)
+    seen = (owner[:, :, None] == owner[:, None, :]).tril()
+    mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    mask.masked_fill_(~seen, torch.finfo(like.dtype).min)
+    return mask[:, None], torch.tensor(places, device=like.device)
 
 
 def _frame(tokenizer: Any, roles: tuple[str, ...]) -> template.Frame:

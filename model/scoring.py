@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import torch
 
 from model import forward, prompts
 from model.errors import ModelError
+from model.labels import Labels
 
 MAX_TOKENS: Final = 512
 # Prompts that say nothing: what a label scores after them is its mere frequency in the language.
@@ -22,6 +23,11 @@ _BATCH_TOKENS: Final = 2048
 
 Progress = Callable[[int, int], None]
 Row = tuple[str, str]
+# How a label is chosen. "calibrated": by its mean log-probability per token, less what it has after
+# prompts without content, so that common words gain nothing from being common (arXiv:2102.09690).
+# "likelihood": the same without that correction. "choice": by its probability among the labels,
+# which is what a model trained on them has learnt.
+Rule = Literal["calibrated", "likelihood", "choice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +48,17 @@ class Scorecard:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trie:
-    """All beginnings of the labels, so that what two labels share is computed once.
+class Likelihoods:
+    """How likely each label is after each instruction; both of shape (instructions, labels).
 
     Attributes:
-        nodes: proper non-empty beginnings, each one token longer than its parent.
-        edges: for each label, (index into root + nodes, next token) along its tokens.
+        per_token: mean log-probability of the label's tokens and the end token, in nats.
+        among: log-probability of the label given that the answer is one of the labels: at each
+            token the model chooses only among those that continue a label. Sums to 1 over labels.
     """
 
-    nodes: tuple[tuple[int, ...], ...]
-    edges: tuple[tuple[tuple[int, int], ...], ...]
+    per_token: npt.NDArray[np.float64]
+    among: npt.NDArray[np.float64]
 
 
 def classify(
@@ -60,21 +67,18 @@ def classify(
     instructions: Sequence[str],
     labels: Sequence[str],
     *,
-    calibrate: bool = True,
+    rule: Rule = "calibrated",
     max_tokens: int = MAX_TOKENS,
     progress: Progress | None = None,
 ) -> list[int]:
     """Choose a label for each instruction by likelihood.
-
-    A label's score is the mean log-probability of its tokens and the end token after the prompt.
 
     Args:
         model: the model, with or without an adapter.
         base: the `Base` whose tokenizer and chat format are used.
         instructions: what is asked.
         labels: distinct possible responses, at least one.
-        calibrate: subtract each label's score after prompts without content, so that common
-            words gain nothing from being common (contextual calibration, arXiv:2102.09690).
+        rule: see `Rule`.
         max_tokens: longest prompt with its longest label.
         progress: called with instructions done and in all.
 
@@ -84,24 +88,23 @@ def classify(
     Raises:
         ModelError: no labels, or two that read the same.
     """
-    scores = likelihoods(
-        model, base, instructions, labels, max_tokens=max_tokens, progress=progress
-    )
-    return _best(model, base, scores, labels, calibrate=calibrate, max_tokens=max_tokens)
+    found = likelihoods(model, base, instructions, labels, max_tokens=max_tokens, progress=progress)
+    return _best(model, base, found, labels, rule=rule, max_tokens=max_tokens)
 
 
 def _best(
     model: Any,
     base: Any,
-    scores: npt.NDArray[np.float64],
+    found: Likelihoods,
     labels: Sequence[str],
     *,
-    calibrate: bool,
+    rule: Rule,
     max_tokens: int,
 ) -> list[int]:
-    if calibrate:
+    scores = found.among if rule == "choice" else found.per_token
+    if rule == "calibrated":
         free = likelihoods(model, base, _CONTENT_FREE, labels, max_tokens=max_tokens)
-        scores = scores - free.mean(axis=0)
+        scores = scores - free.per_token.mean(axis=0)
     return [int(best) for best in scores.argmax(axis=1)]
 
 
@@ -114,39 +117,31 @@ def likelihoods(
     *,
     max_tokens: int = MAX_TOKENS,
     progress: Progress | None = None,
-) -> npt.NDArray[np.float64]:
-    """Mean log-probability per token of every label after every instruction.
+) -> Likelihoods:
+    """How likely every label is after every instruction.
 
     All labels follow one copy of the prompt in one pass: each sees the prompt and itself only.
-
-    Returns:
-        Shape (instructions, labels), in nats.
 
     Raises:
         ModelError: no labels, or two that read the same.
     """
-    answers = [prompts.answer(base, label) for label in labels]
-    if not answers or len(set(answers)) != len(answers):
-        raise ModelError(
-            "labels must be given, and no two may read the same; correct the list of labels",
-            code="bad-labels",
-        )
-    trie = _trie(answers)
-    room = max_tokens - max(map(len, answers))
+    tree = Labels.of(base, labels)
+    room = max_tokens - max(map(len, tree.answers))
     asked = [prompts.prompt(base, text, max_tokens=room) for text in instructions]
-    scores = np.zeros((len(asked), len(labels)))
+    found = Likelihoods(*(np.zeros((len(asked), len(labels))) for _ in range(2)))
     done = 0
     was_training = model.training
     model.eval()
     try:
-        for batch in _batches([len(ids) + len(trie.nodes) for ids in asked]):
-            scores[batch] = _score(model, [asked[i] for i in batch], trie)
+        for batch in _batches([len(ids) + len(tree.nodes) for ids in asked]):
+            part = _score(model, [asked[i] for i in batch], tree)
+            found.per_token[batch], found.among[batch] = part.per_token, part.among
             done += len(batch)
             if progress is not None:
                 progress(done, len(asked))
     finally:
         model.train(was_training)
-    return scores
+    return found
 
 
 @torch.inference_mode()
@@ -193,18 +188,35 @@ def score(
     rows: Sequence[Row],
     labels: Sequence[str],
     *,
-    calibrate: bool = True,
+    rule: Rule = "calibrated",
     max_tokens: int = MAX_TOKENS,
     progress: Progress | None = None,
 ) -> Scorecard:
-    """Score a model on labelled records.
+    """Score a model on labelled records, by one rule; see `scorecards`."""
+    cards = scorecards(
+        model, base, rows, labels, rules=(rule,), max_tokens=max_tokens, progress=progress
+    )
+    return cards[rule]
+
+
+def scorecards(
+    model: Any,
+    base: Any,
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    *,
+    rules: Sequence[Rule],
+    max_tokens: int = MAX_TOKENS,
+    progress: Progress | None = None,
+) -> dict[Rule, Scorecard]:
+    """Score a model on labelled records by several rules in one pass.
 
     Args:
         model: the model, with or without an adapter.
         base: the `Base` whose tokenizer and chat format are used.
         rows: (instruction, response) pairs whose response is one of `labels`.
         labels: all possible labels.
-        calibrate: see `classify`.
+        rules: how a label is chosen; one scorecard each, which differ in accuracy and F1.
         max_tokens: longest sequence.
         progress: called with records done and in all.
 
@@ -221,16 +233,16 @@ def score(
             code="bad-labels",
         )
     asked = [ask for ask, _ in rows]
-    scores = likelihoods(model, base, asked, labels, max_tokens=max_tokens, progress=progress)
+    likely = likelihoods(model, base, asked, labels, max_tokens=max_tokens, progress=progress)
     true = [index[response.strip()] for _, response in rows]
-    found = _best(model, base, scores, labels, calibrate=calibrate, max_tokens=max_tokens)
-    return Scorecard(
-        records=len(rows),
-        accuracy=sum(t == f for t, f in zip(true, found, strict=True)) / len(rows),
-        macro_f1=_macro_f1(true, found),
-        # A label's score is the mean log-probability per token, which is the negative loss.
-        loss=float(-scores[range(len(rows)), true].mean()),
-    )
+    # A label's mean log-probability per token is the negative loss of its record.
+    loss = float(-likely.per_token[range(len(rows)), true].mean())
+    cards: dict[Rule, Scorecard] = {}
+    for rule in rules:
+        found = _best(model, base, likely, labels, rule=rule, max_tokens=max_tokens)
+        hits = sum(t == f for t, f in zip(true, found, strict=True))
+        cards[rule] = Scorecard(len(rows), hits / len(rows), _macro_f1(true, found), loss)
+    return cards
 
 
 def _macro_f1(true: Sequence[int], found: Sequence[int]) -> float:
@@ -242,34 +254,27 @@ def _macro_f1(true: Sequence[int], found: Sequence[int]) -> float:
     return sum(values) / len(values)
 
 
-def _trie(answers: Sequence[tuple[int, ...]]) -> _Trie:
-    nodes = sorted({ids[:end] for ids in answers for end in range(1, len(ids))})
-    place = {(): 0, **{node: 1 + i for i, node in enumerate(nodes)}}
-    edges = (tuple((place[ids[:at]], ids[at]) for at in range(len(ids))) for ids in answers)
-    return _Trie(nodes=tuple(nodes), edges=tuple(edges))
-
-
-def _score(model: Any, asked: Sequence[tuple[int, ...]], trie: _Trie) -> npt.NDArray[np.float64]:
+def _score(model: Any, asked: Sequence[tuple[int, ...]], tree: Labels) -> Likelihoods:
     device = forward.device_of(model)
-    size, count = len(asked), len(trie.nodes)
+    size, count = len(asked), len(tree.nodes)
     width = max(map(len, asked))
     lengths = torch.tensor([len(ids) for ids in asked], device=device)
-    tails = torch.tensor([[node[-1] for node in trie.nodes]] * size, dtype=torch.int64)
+    tails = torch.tensor([[node[-1] for node in tree.nodes]] * size, dtype=torch.int64)
     ids = torch.cat([forward.pad(list(asked), device=device), tails.to(device)], dim=1)
 
     steps = torch.arange(width, device=device)
-    depths = torch.tensor([len(node) - 1 for node in trie.nodes], dtype=torch.int64, device=device)
+    depths = torch.tensor([len(node) - 1 for node in tree.nodes], dtype=torch.int64, device=device)
     positions = torch.cat([steps.expand(size, width), lengths[:, None] + depths], dim=1)
 
     # A label's token sees the prompt (never its padding) and the label's own beginning.
     seen = torch.zeros((size, width + count, width + count), dtype=torch.bool, device=device)
     seen[:, :width, :width] = steps[:, None] >= steps[None, :]
     seen[:, width:, :width] = (steps[None, :] < lengths[:, None])[:, None, :]
-    own = [[node[: len(other)] == other for other in trie.nodes] for node in trie.nodes]
+    own = [[node[: len(other)] == other for other in tree.nodes] for node in tree.nodes]
     seen[:, width:, width:] = torch.tensor(own, dtype=torch.bool, device=device).view(count, count)
     mask = torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo().min)[:, None]
 
-    # Asked for: the prompt's last token, then every node of the trie.
+    # Asked for: the prompt's last token, then every node of the tree.
     rows = torch.arange(size, device=device).repeat_interleave(1 + count)
     columns = torch.cat(
         [lengths[:, None] - 1, width + torch.arange(count, device=device).expand(size, count)], 1
@@ -277,12 +282,20 @@ def _score(model: Any, asked: Sequence[tuple[int, ...]], trie: _Trie) -> npt.NDA
     logits = forward.logits_at(model, ids, rows, columns, mask=mask, positions=positions)
     logits = logits.view(size, 1 + count, -1)
     norms = logits.logsumexp(dim=-1)
-    scores = np.zeros((size, len(trie.edges)))
-    for label, edges in enumerate(trie.edges):
+    chosen = torch.stack(
+        [
+            logits[:, place, list(next_)].logsumexp(dim=-1)
+            for place, next_ in enumerate(tree.followers)
+        ],
+        dim=1,
+    )
+    per_token, among = (np.zeros((size, len(tree.edges))) for _ in range(2))
+    for label, edges in enumerate(tree.edges):
         places, wanted = (list(side) for side in zip(*edges, strict=True))
-        gains = logits[:, places, wanted] - norms[:, places]
-        scores[:, label] = gains.double().mean(dim=1).cpu().numpy()
-    return scores
+        values = logits[:, places, wanted].double()
+        per_token[:, label] = (values - norms[:, places]).mean(dim=1).cpu().numpy()
+        among[:, label] = (values - chosen[:, places]).sum(dim=1).cpu().numpy()
+    return Likelihoods(per_token, among)
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

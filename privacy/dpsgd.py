@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,13 +22,19 @@ from opacus.grad_sample import GradSampleHooks
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from privacy import trainable
+from privacy import optimizers, trainable
 from privacy.csprng import Csprng
 from privacy.errors import PlanInvalid, UnsupportedModel
 from privacy.plan import Mechanism, check_delta
 
 P = TypeVar("P")
 E = TypeVar("E")
+Loss = Callable[[nn.Module, Sequence[E], int], Tensor]
+
+# The share of `clip_norm` that is set aside for rounding: when one person is taken away, the passes
+# of the others change shape or order, and with them the last bits of the others' gradients.
+ALLOWANCE: Final = 1e-3
+_FLOOR: Final = 0.01  # γ of AUTO-S: what keeps small gradients smaller than large ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,16 @@ class Settings:
 
     Attributes:
         noise_multiplier: standard deviation of the noise over `clip_norm`, over 0.
-        clip_norm: most that one person can move one step's sum, in the 2-norm over all weights.
+        clip_norm: most that one person can move one step's sum, in the 2-norm over all weights,
+            rounding included.
         sample_rate: chance of a person to be in a step, within (0, 1].
         steps: noisy steps of this call.
         learning_rate: of the optimizer, over 0.
         optimizer: "adamw" (without weight decay) or "sgd" (without momentum).
-        chunk_tokens: most padded tokens in one forward pass; memory only, no effect on the result.
+        chunk_tokens: most padded tokens in one forward pass; memory only, no effect on the result
+            beyond rounding.
+        clipping: with c = (1 - ALLOWANCE) * clip_norm, "flat" takes a gradient g of norm n to
+            g * min(1, c / n), "auto" to g * c / (n + 0.01) (AUTO-S; Bu and others, 2023).
 
     Raises:
         PlanInvalid: a number is out of its range, or is not a number.
@@ -53,16 +63,19 @@ class Settings:
     sample_rate: float
     steps: int
     learning_rate: float
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: optimizers.Name = "adamw"
     chunk_tokens: int = 2048
+    clipping: Literal["flat", "auto"] = "flat"
 
     def __post_init__(self) -> None:
         Mechanism(self.noise_multiplier, self.sample_rate, self.steps)
         for name in ("clip_norm", "learning_rate"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise PlanInvalid(f"{name} is {getattr(self, name)}; give a finite number over 0")
-        if self.optimizer not in _OPTIMIZERS:
-            raise PlanInvalid(f"optimizer is {self.optimizer!r}; give one of {sorted(_OPTIMIZERS)}")
+        for name, known in (("optimizer", optimizers.NAMES), ("clipping", ("flat", "auto"))):
+            if getattr(self, name) not in known:
+                given = getattr(self, name)
+                raise PlanInvalid(f"{name} is {given!r}; give one of {', '.join(known)}")
         if not self.chunk_tokens >= 1:
             raise PlanInvalid(f"chunk_tokens is {self.chunk_tokens}; give at least 1")
 
@@ -83,10 +96,10 @@ class Trained:
 
 def train(
     model: nn.Module,
-    people: Sequence[P],
+    people: Sequence[P | None],
     *,
     draw: Callable[[P, Csprng], E],
-    loss: Callable[[nn.Module, Sequence[E]], Tensor],
+    loss: Loss[E],
     size: Callable[[E], int],
     settings: Settings,
     randomness: Csprng,
@@ -97,20 +110,25 @@ def train(
 
     Args:
         model: every trainable parameter is the weight of an `nn.Linear`, as in an adapter.
-        people: one item is everything of one person. Their number is public.
+        people: one item is everything of one person, None where that is nothing. Their number is
+            public.
         draw: what one person contributes to one step; must look at that person only.
-        loss: for the drawn examples, one loss each, shape (len(examples),); an example's loss must
-            not depend on the others (a mean over its own tokens, never over the batch).
+        loss: called with the model, the drawn examples and the width to pad them to; one loss
+            each, shape (len(examples),). An example's loss must not depend on the others (a mean
+            over its own tokens, never over the batch), and two passes of as many examples and one
+            width must do the same operations on the same shapes.
         size: length in tokens, to batch like with like.
         settings: the numbers, as reserved.
         randomness: source of sampling, draws and noise.
         state: `Trained.state` of the institution's previous round; None to start anew.
         on_step: called after every step with steps done and steps in all.
 
-    Guarantees: zeroing out one person moves each step's sum by at most `clip_norm`; every step adds
-    fresh noise of `noise_multiplier * clip_norm` to every weight, also if nobody was sampled; sums
-    are divided by the constant `sample_rate * len(people)`; a person whose gradient is not finite
-    contributes nothing; hooks, gradients and activations are gone afterwards, also on an exception.
+    Guarantees: zeroing out one person moves each step's sum by at most `clip_norm`, of which
+    ALLOWANCE is for rounding in the others' gradients (`arithmetic.check` measures whether the
+    machine stays within it); every step adds fresh noise of `noise_multiplier * clip_norm` to
+    every weight, also if nobody was sampled; sums are divided by the constant
+    `sample_rate * len(people)`; a person whose gradient is not finite contributes nothing; hooks,
+    gradients and activations are gone afterwards, also on an exception.
 
     Raises:
         UnsupportedModel: the model or the loss does not give one gradient for each person.
@@ -119,22 +137,50 @@ def train(
     if not people:
         raise PlanInvalid("there is nobody to train on; check the records")
     weights = trainable.find(model)
-    inner = _OPTIMIZERS[settings.optimizer](list(weights.values()), settings.learning_rate)
-    _restore(inner, weights, state or {}, settings.optimizer)
+    inner = optimizers.make(settings.optimizer, list(weights.values()), settings.learning_rate)
+    optimizers.restore(inner, weights, state or {}, settings.optimizer)
     optimizer = _PersonOptimizer(inner, settings, people=len(people), randomness=randomness)
     with _gradient_per_person(model, weights), torch.enable_grad():
         for done in range(settings.steps):
             sampled = randomness.poisson_sample(len(people), settings.sample_rate)
-            drawn = [draw(people[index], randomness) for index in sampled]
+            present = [person for index in sampled if (person := people[index]) is not None]
+            drawn = [draw(person, randomness) for person in present]
             split = trainable.chunks(drawn, size=size, limit=settings.chunk_tokens)
             for place, chunk in enumerate(split):
-                _backward(model, chunk, loss, weights)
+                _backward(model, chunk.examples, chunk.width, loss, weights)
                 optimizer.signal_skip_step(do_skip=place < len(split) - 1)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             if on_step is not None:
                 on_step(done + 1, settings.steps)
-    return Trained(settings.steps, _saved(inner, weights))
+    return Trained(settings.steps, optimizers.saved(inner, weights))
+
+
+def gradients(model: nn.Module, examples: Sequence[E], width: int, loss: Loss[E]) -> Tensor:
+    """The gradients of one pass of `train`, before any clipping: as private as the examples.
+
+    Args:
+        model: as for `train`.
+        examples: at least one; made-up ones, in a check of the arithmetic.
+        width: what the loss pads them to.
+        loss: as for `train`.
+
+    Returns:
+        Shape (len(examples), number of trainable weights), float32.
+
+    Raises:
+        UnsupportedModel: the model or the loss does not give one whole gradient for each person.
+    """
+    weights = trainable.find(model)
+    with _gradient_per_person(model, weights), torch.enable_grad():
+        try:
+            _backward(model, examples, width, loss, weights)
+            for name, weight in weights.items():
+                _check_complete(name, weight)
+            return torch.cat([weight.grad_sample.flatten(1) for weight in weights.values()], dim=1)
+        finally:
+            for weight in weights.values():
+                weight.grad_sample = None
 
 
 class _PersonOptimizer(DPOptimizer):
@@ -154,6 +200,7 @@ class _PersonOptimizer(DPOptimizer):
             expected_batch_size=settings.sample_rate * people,  # public; the true size is not
         )
         self.randomness = randomness
+        self.clipping = settings.clipping
 
     def clip_and_accumulate(self) -> None:
         grads = self.grad_samples
@@ -161,7 +208,9 @@ class _PersonOptimizer(DPOptimizer):
             [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float64) for g in grads]
         ).norm(dim=0)
         finite = torch.isfinite(norms)
-        factors = torch.where(finite, self.max_grad_norm / norms.clamp(min=self.max_grad_norm), 0.0)
+        bound = (1.0 - ALLOWANCE) * self.max_grad_norm
+        over = norms + _FLOOR if self.clipping == "auto" else norms.clamp(min=bound)
+        factors = torch.where(finite, bound / over, 0.0)
         for weight, grad in zip(self.params, grads, strict=True):
             # Zero times NaN is NaN: the gradient itself has to go as well.
             clean = grad.double().masked_fill(~finite.view(-1, *[1] * weight.dim()), 0.0)
@@ -185,7 +234,8 @@ class _PersonOptimizer(DPOptimizer):
 def _backward(
     model: nn.Module,
     examples: Sequence[E],
-    loss: Callable[[nn.Module, Sequence[E]], Tensor],
+    width: int,
+    loss: Loss[E],
     weights: Mapping[str, nn.Parameter],
 ) -> None:
     """Leave one gradient for each example in every weight's `grad_sample`."""
@@ -193,7 +243,7 @@ def _backward(
         for weight in weights.values():
             weight.grad_sample = weight.new_zeros((0, *weight.shape))
         return
-    losses = loss(model, examples)
+    losses = loss(model, examples, width)
     if losses.shape != (len(examples),):
         raise UnsupportedModel(
             f"the loss has shape {tuple(losses.shape)} for {len(examples)} people; "
@@ -213,72 +263,36 @@ def _backward(
             )
 
 
+def _check_complete(name: str, weight: nn.Parameter) -> None:
+    """Plain autograd's gradient must be the sum of the people's, or some use was not seen."""
+    missed = (weight.grad_sample.double().sum(0) - weight.grad.double()).norm()
+    whole = weight.grad_sample.double().flatten(1).norm(dim=1).sum()
+    if not missed <= 1e-4 * whole:
+        raise UnsupportedModel(
+            f"{name} is used outside its layer, so a person's gradient is incomplete; "
+            "take a plain LoRA adapter"
+        )
+
+
 @contextmanager
 def _gradient_per_person(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
     """Make a backward pass leave a gradient for each person; leave no trace of them afterwards."""
     with trainable.only_trainable_in_training_mode(model), warnings.catch_warnings():
         # True of the first layer, whose input needs no gradient, and harmless: outputs' suffice.
         warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients")
+        for weight in weights.values():
+            weight.grad = None
         hooks = GradSampleHooks(model, loss_reduction="sum")
         try:
             yield
         finally:
             hooks.cleanup()
-            for module in model.modules():
-                for attribute in (
-                    "activations",
-                    "max_batch_len",
-                ):  # what an exception leaves behind
+            for module in model.modules():  # what an exception leaves behind
+                for attribute in ("activations", "max_batch_len"):
                     module.__dict__.pop(attribute, None)
             for weight in weights.values():
                 weight.grad = None
                 weight.__dict__.pop("summed_grad", None)
-
-
-def _adamw(weights: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
-
-
-def _sgd(weights: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(weights, lr=learning_rate)
-
-
-_OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
-_STATE: Mapping[str, tuple[str, ...]] = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ()}
-
-
-def _saved(inner: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value.detach().cpu().clone()
-        for name, weight in weights.items()
-        for key, value in inner.state.get(weight, {}).items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _restore(
-    inner: torch.optim.Optimizer,
-    weights: Mapping[str, nn.Parameter],
-    state: Mapping[str, Tensor],
-    optimizer: str,
-) -> None:
-    if not state:
-        return
-    keys = _STATE[optimizer]
-    if set(state) != {f"{name}.{key}" for name in weights for key in keys}:
-        raise PlanInvalid(
-            f"the optimizer state does not belong to this model and {optimizer}; start without it"
-        )
-    for name, weight in weights.items():
-        entries = {key: state[f"{name}.{key}"].detach().clone() for key in keys}
-        for key, value in entries.items():
-            wanted = () if key == "step" else tuple(weight.shape)
-            if tuple(value.shape) != wanted or not bool(torch.isfinite(value).all()):
-                raise PlanInvalid(
-                    f"{name}.{key} of the optimizer state has another shape or is not finite; "
-                    "start without it"
-                )
-        inner.state[weight] = entries
 
 
 def prv_epsilon(rows: Sequence[Mechanism], *, delta: float) -> float:

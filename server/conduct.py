@@ -164,6 +164,7 @@ def _check_same(state: State, run: Run) -> None:
         and plan.quorum == run.federation.quorum
         and (plan.epsilon, plan.delta, plan.clip_norm, plan.sample_rate)
         == (privacy.epsilon, privacy.delta, privacy.clip_norm, privacy.sample_rate)
+        and (plan.clipping, plan.notes_per_person) == (privacy.clipping, privacy.notes_per_person)
         and (plan.rounds, plan.steps_per_round) == (privacy.rounds, privacy.steps_per_round)
     )
     if not same:

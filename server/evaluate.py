@@ -78,6 +78,9 @@ def score(
 ) -> Evaluated:
     """Score the base model and the model with `arrays` as its adapter on the same records.
 
+    A plan that trains the choice among labels is judged by that choice, and the base model by the
+    rule that suits it better of the two.
+
     Raises:
         ModelError: the model is not on this machine.
     """
@@ -87,13 +90,18 @@ def score(
     found = catalog.find(plan.model, expect_digest=plan.model_digest)
     base = base_model.load(found)
     labels = plan.task.labels or tuple(sorted({response for _, response in rows}))
+    chosen = plan.training.objective == "label"
     cards = []
     model = adapter.attach(base, adapter_spec(plan))
     for name, values in (("base", None), ("released", arrays)):
+        rules: tuple[scoring.Rule, ...] = ("choice",) if chosen else ("calibrated",)
         if values is not None:
             adapter.write(model, values)
+        elif chosen:
+            rules = ("calibrated", "choice")
         report = None if progress is None else _named(progress, name)
-        cards.append(scoring.score(model, base, rows, labels, progress=report))
+        by_rule = scoring.scorecards(model, base, rows, labels, rules=rules, progress=report)
+        cards.append(max(by_rule.values(), key=lambda card: card.accuracy))
     return Evaluated(description, len(rows), cards[0], cards[1])
 
 

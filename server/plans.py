@@ -37,6 +37,8 @@ def make(run: Run) -> Plan:
         delta=privacy.delta,
         noise_multiplier=sigma,
         clip_norm=privacy.clip_norm,
+        clipping=privacy.clipping,
+        notes_per_person=privacy.notes_per_person,
         sample_rate=privacy.sample_rate,
         rounds=privacy.rounds,
         steps_per_round=privacy.steps_per_round,

@@ -12,7 +12,7 @@ import pytest
 
 from client import deid, people, review
 from client.errors import ClientError
-from client.people import Note
+from client.people import Note, Report, Scrub
 from client.records import Fault, Reading, Record
 from privacy.errors import Quarantined
 from privacy.scrub import Scrubbed, Span
@@ -85,11 +85,13 @@ def test_a_person_is_one_item_however_many_notes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         "model.prompts.encode", lambda base, asked, answer, max_tokens: (asked, answer)
     )
-    notes = [Note("b", "1", "x"), Note("a", "2", "x"), Note("b", "3", "x")]
+    notes = (Note("b", "1", "x"), Note("a", "2", "x"), Note("b", "3", "x"))
+    report = Report(4, 2, 3, {}, {}, {})
     base: Any = None
-    assert people.group(notes, base, max_tokens=9) == (
+    assert people.group(Scrub(notes, ("a", "b", "c"), report, "d"), base, max_tokens=9) == (
         (("2", "x"),),
         (("1", "x"), ("3", "x")),
+        (),
     )
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+import platform
+import shutil
 from typing import Any
 
 import pytest
 import torch
 
-from model import base, catalog
+from model import adapter, base, catalog, prompts, shapes
 from model.base import Base
 from model.errors import ModelError
 
@@ -37,9 +40,53 @@ def test_no_dropout_is_left(tiny: Base) -> None:
 
 
 def test_files_that_make_no_model_are_refused(folders: Any, tmp_path: Any) -> None:
-    import shutil
-
     folder = shutil.copytree(folders["llama"], tmp_path / "given")
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="does not load"):
+        base.load(catalog.find(str(folder)))
+
+
+def test_the_base_may_be_bfloat16_and_its_adapter_stays_float32(tiny: Base) -> None:
+    loaded = base.load(tiny.folder, precision="bfloat16")
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+    model = adapter.attach(loaded, shapes.Spec(rank=2, seed="s"))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}
+    same = adapter.frozen_digest(adapter.attach(tiny, shapes.Spec(rank=2, seed="s")))
+    assert adapter.frozen_digest(model) == same
+    notes = [prompts.made_up(model, tokens=9, number=number) for number in range(3)]
+    for items in (notes, [prompts.Pack(tuple(notes)), prompts.Pack((notes[0],))]):
+        losses = prompts.loss(model, items)
+        assert losses.dtype == torch.float32
+        gradients = torch.autograd.grad(losses.sum(), trained)
+        assert all(gradient.dtype == torch.float32 for gradient in gradients)
+        assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("machine", "amx", "product", "dtype"),
+    [
+        ("x86_64", True, True, torch.bfloat16),
+        ("x86_64", False, True, torch.float32),  # vector instructions only
+        ("aarch64", False, True, torch.bfloat16),
+        ("aarch64", True, False, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_where_there_are_matrix_units(
+    monkeypatch: pytest.MonkeyPatch, machine: str, amx: bool, product: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(base, "_arm_product", lambda: product)
+    assert base._dtype("auto") == dtype
+    assert base._dtype("float32") == torch.float32
+    assert base._dtype("bfloat16") == torch.bfloat16
+
+
+def test_a_quantised_model_is_refused(folders: Any, tmp_path: Any) -> None:
+    folder = shutil.copytree(folders["llama"], tmp_path / "given")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="quantised"):
         base.load(catalog.find(str(folder)))

@@ -56,20 +56,84 @@ def test_the_gradient_is_the_plain_models_gradient(tiny: Base, stir: Any) -> Non
         torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-3)
 
 
-def test_recomputing_logits_in_parts_changes_neither_loss_nor_gradient(
-    llama: Base, stir: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = adapter.attach(llama, shapes.Spec(rank=2, seed="s"))
+def test_the_width_changes_neither_loss_nor_gradient(tiny: Base, stir: Any) -> None:
+    model = adapter.attach(tiny, shapes.Spec(rank=2, seed="s"))
     stir(model)
-    batch = examples(llama)
+    batch = examples(tiny)
     trained = [p for p in model.parameters() if p.requires_grad]
-    whole = prompts.loss(model, batch)
-    grads = torch.autograd.grad(whole.sum(), trained)
-    monkeypatch.setattr(prompts, "_HEAD_POSITIONS", 4)
-    parts = prompts.loss(model, batch)
-    torch.testing.assert_close(parts, whole)
-    for mine, wanted in zip(torch.autograd.grad(parts.sum(), trained), grads, strict=True):
-        torch.testing.assert_close(mine, wanted, atol=1e-6, rtol=1e-4)
+    exact = prompts.loss(model, batch)
+    wide = prompts.loss(model, batch, 160)
+    torch.testing.assert_close(wide, exact, atol=1e-5, rtol=1e-5)
+    wanted = torch.autograd.grad(exact.sum(), trained)
+    for mine, plain in zip(torch.autograd.grad(wide.sum(), trained), wanted, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-3)
+    with pytest.raises(ModelError, match="width"):
+        prompts.loss(model, batch, 4)
+
+
+def packs(loaded: Base) -> list[prompts.Pack]:
+    first, second, third = examples(loaded)
+    return [
+        prompts.Pack((second, first, third)),
+        prompts.Pack((first,)),
+        prompts.Pack((third, second)),
+    ]
+
+
+def test_a_packs_loss_and_gradient_are_the_mean_of_its_notes(tiny: Base, stir: Any) -> None:
+    model = adapter.attach(tiny, shapes.Spec(rank=2, seed="s"))
+    stir(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    batch = packs(tiny)
+    together = prompts.loss(model, batch, 400)
+    for row, item in enumerate(batch):
+        alone = sum(reference(model, note) for note in item.notes) / len(item.notes)
+        torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=1e-5)
+        mine = torch.autograd.grad(together[row], trained, retain_graph=True)
+        for gradient, plain in zip(mine, torch.autograd.grad(alone, trained), strict=True):
+            torch.testing.assert_close(gradient, plain, atol=1e-5, rtol=1e-3)
+
+
+def test_a_pack_that_saw_its_neighbours_would_have_another_loss(llama: Base) -> None:
+    """The comparison can fail: this is what joining the notes does."""
+    item = packs(llama)[0]
+    joined = tuple(token for note in item.notes for token in note.ids)
+    last = item.notes[-1]
+    blind = prompts.Example(joined, len(joined) - (last.tokens - last.prompt_tokens))
+    alone = prompts.loss(llama.model, [last])
+    assert abs(prompts.loss(llama.model, [blind]) - alone).item() > 1e-3
+
+
+def test_the_order_of_the_notes_of_a_pack_has_no_effect(llama: Base) -> None:
+    item = packs(llama)[0]
+    turned = prompts.Pack(item.notes[::-1])
+    torch.testing.assert_close(
+        prompts.loss(llama.model, [turned]), prompts.loss(llama.model, [item]), atol=1e-5, rtol=1e-5
+    )
+
+
+lengths = st.lists(st.integers(2, 60), min_size=1, max_size=9)
+
+
+@settings(deadline=None)
+@given(sizes=lengths, limit=st.integers(1, 150))
+def test_a_pack_holds_the_first_note_and_those_that_fit(sizes: list[int], limit: int) -> None:
+    notes = [prompts.Example((number,) * size, 1) for number, size in enumerate(sizes)]
+    item = prompts.pack(notes, max_tokens=limit)
+    assert item.notes[0] is notes[0]
+    assert item.tokens <= max(limit, notes[0].tokens)
+    assert len(set(item.notes)) == len(item.notes)
+    for note in set(notes) - set(item.notes):
+        assert note.tokens + item.tokens > limit or note.tokens + notes[0].tokens > limit
+
+
+def test_made_up_examples_are_of_the_models_words_and_differ(tiny: Base) -> None:
+    made = [prompts.made_up(tiny.model, tokens=20, number=number) for number in range(5)]
+    assert len({example.ids for example in made}) == 5
+    assert len({example.prompt_tokens for example in made}) > 1
+    assert all(max(example.ids) < 264 and example.tokens == 20 for example in made)
+    assert prompts.made_up(tiny.model, tokens=20, number=3) == made[3]
+    assert torch.isfinite(prompts.loss(tiny.model, made)).all()
 
 
 def test_a_model_whose_head_is_unknown_takes_the_long_way_to_the_same_loss(llama: Base) -> None:
@@ -196,6 +260,7 @@ def test_no_text_shows_in_a_repr(llama: Base) -> None:
     example = prompts.encode(llama, "secret", "secret", max_tokens=200)
     assert str(example.ids[-5]) + "," not in repr(example)
     assert "ids" not in repr(example)
+    assert repr(prompts.Pack((example,))) == "Pack()"
 
 
 @pytest.mark.base

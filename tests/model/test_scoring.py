@@ -37,7 +37,7 @@ def one_by_one(model: Any, loaded: Base, asked: list[str], labels: list[str]) ->
 
 def test_labels_scored_together_score_as_they_do_alone(tiny: Base, stir: Any) -> None:
     model = trained(tiny, stir)
-    together = scoring.likelihoods(model, tiny, ASKED, LABELS)
+    together = scoring.likelihoods(model, tiny, ASKED, LABELS).per_token
     np.testing.assert_allclose(together, one_by_one(model, tiny, ASKED, LABELS), atol=2e-5)
 
 
@@ -45,17 +45,26 @@ def test_batching_changes_no_score(llama: Base, monkeypatch: pytest.MonkeyPatch)
     whole = scoring.likelihoods(llama.model, llama, ASKED, LABELS)
     monkeypatch.setattr(scoring, "_BATCH_TOKENS", 1)
     single = scoring.likelihoods(llama.model, llama, ASKED, LABELS)
-    np.testing.assert_allclose(whole, single, atol=1e-5)
+    np.testing.assert_allclose(whole.per_token, single.per_token, atol=1e-5)
+    np.testing.assert_allclose(whole.among, single.among, atol=1e-5)
 
 
 def test_calibration_subtracts_what_a_label_scores_after_nothing(llama: Base, stir: Any) -> None:
     model = trained(llama, stir)
-    raw = scoring.likelihoods(model, llama, ASKED, LABELS)
-    free = scoring.likelihoods(model, llama, ["N/A", ""], LABELS).mean(axis=0)
+    raw = scoring.likelihoods(model, llama, ASKED, LABELS).per_token
+    free = scoring.likelihoods(model, llama, ["N/A", ""], LABELS).per_token.mean(axis=0)
     found = scoring.classify(model, llama, ASKED, LABELS)
     assert found == list((raw - free).argmax(axis=1))
-    plain = scoring.classify(model, llama, ASKED, LABELS, calibrate=False)
+    plain = scoring.classify(model, llama, ASKED, LABELS, rule="likelihood")
     assert plain == list(raw.argmax(axis=1))
+
+
+def test_the_probabilities_among_the_labels_sum_to_one(tiny: Base, stir: Any) -> None:
+    model = trained(tiny, stir)
+    among = scoring.likelihoods(model, tiny, ASKED, LABELS).among
+    np.testing.assert_allclose(np.exp(among).sum(axis=1), 1.0, atol=1e-5)
+    found = scoring.classify(model, tiny, ASKED, LABELS, rule="choice")
+    assert found == list(among.argmax(axis=1))
 
 
 def test_one_label_of_one_token_is_scored(llama: Base) -> None:

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from privacy import arithmetic, dpsgd
+from privacy.arithmetic import Rounding
+from privacy.errors import UnsupportedModel
+from tests.privacy.adapted import Adapted, Note, mean_loss, traces
+
+
+def _make(tokens: int, number: int) -> Note:
+    return tuple(0.1 + (number * 7 + place) % 5 for place in range(tokens))
+
+
+def _measure(model: nn.Module, loss: dpsgd.Loss[Note] = mean_loss, tokens: int = 200) -> Rounding:
+    return arithmetic.measure(model, make=_make, loss=loss, longest=32, chunk_tokens=tokens)
+
+
+def test_a_machine_that_treats_rows_alike_passes() -> None:
+    model = Adapted()
+    found = _measure(model)
+    assert found.moved <= 1e-6
+    assert found.resized <= 1e-6
+    assert found.rows == 64
+    arithmetic.check(found, people=10)
+    assert traces(model) == []
+
+
+def test_rounding_by_rows_is_found_and_refused() -> None:
+    def loss(model: nn.Module, notes: Sequence[Note], width: int) -> Tensor:
+        return mean_loss(model, notes, width) * (1 + 1e-3 / len(notes))
+
+    found = _measure(Adapted(), loss)
+    assert found.moved <= 1e-6
+    assert 1e-5 < found.resized < 1e-2
+    with pytest.raises(UnsupportedModel, match="float32"):
+        arithmetic.check(found, people=1)
+
+
+@pytest.mark.parametrize("by_place", [True, False])
+def test_rounding_by_place_or_company_is_found_and_refused(by_place: bool) -> None:
+    def loss(model: nn.Module, notes: Sequence[Note], width: int) -> Tensor:
+        company = float(sum(note[1] for note in notes)) % 1
+        bend = torch.arange(len(notes)) / len(notes) if by_place else torch.tensor(company)
+        return mean_loss(model, notes, width) * (1 + 1e-3 * bend)
+
+    def make(tokens: int, number: int) -> Note:
+        return tuple(0.1 + number * 0.37913 + place % 5 for place in range(tokens))
+
+    found = arithmetic.measure(Adapted(), make=make, loss=loss, longest=32, chunk_tokens=200)
+    assert found.moved > 1e-5
+    with pytest.raises(UnsupportedModel):
+        arithmetic.check(found, people=100)
+
+
+def test_the_allowance_is_for_all_people_and_all_rows_together() -> None:
+    arithmetic.check(Rounding(moved=0.0, resized=1e-5, rows=100), people=10**9)
+    arithmetic.check(Rounding(moved=1e-6, resized=0.0, rows=100), people=999)
+    for bad in (Rounding(1e-6, 1e-5, 100), Rounding(float("nan"), 0.0, 1)):
+        with pytest.raises(UnsupportedModel):
+            arithmetic.check(bad, people=1000)
+
+
+def test_a_gradient_that_is_zero_or_not_finite_is_refused() -> None:
+    for factor in (0.0, float("nan"), float("inf")):
+
+        def loss(
+            model: nn.Module, notes: Sequence[Note], width: int, factor: float = factor
+        ) -> Tensor:
+            return mean_loss(model, notes) * factor
+
+        with pytest.raises(UnsupportedModel, match=r"zero or not finite|incomplete"):
+            _measure(Adapted(), loss)
+
+
+def test_a_weight_that_is_used_outside_its_layer_is_refused() -> None:
+    class Direct(Adapted):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.a(x) @ self.b.weight.T
+
+    with pytest.raises(UnsupportedModel, match="outside its layer"):
+        _measure(Direct())
+
+
+def test_passes_of_one_row_have_no_company_to_be_measured_in() -> None:
+    assert _measure(Adapted(), tokens=8) == Rounding(0.0, 0.0, 4)
