@@ -47,6 +47,19 @@ test: $(VENV)/.test ## The whole suite, warnings as errors
 	$(BIN)/privity model pull smollm2-135m-instruct
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
+.PHONY: mutants
+mutants: $(VENV)/.test ## Break the private core in every way we know; the tests must notice
+	$(BIN)/python tests/mutants/run.py --jobs 2
+
+.PHONY: bench
+bench: $(VENV)/.test ## What the numbers come from (BENCH=training, BENCH_ARGS="--quick ..."); lists them without BENCH
+ifdef BENCH
+	$(BIN)/python bench/$(BENCH).py --json $(BENCH_ARGS)
+else
+	@for file in $$(grep -l __main__ bench/*.py); do \
+		printf '  BENCH=%-16s%s\n' "$$(basename $$file .py)" "$$(sed -n '1s/^"""//p' $$file)"; done
+endif
+
 .PHONY: clean
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -205,6 +205,18 @@ def test_an_edited_ledger_is_refused(ledger: Ledger, statement: str) -> None:
         _reserve(ledger, "run-4")
 
 
+def test_an_entry_that_was_taken_out_and_the_rest_renumbered_is_missed(ledger: Ledger) -> None:
+    """Each entry's digest covers the one before it, so no entry can be dropped without a trace."""
+    for number in range(3):
+        _reserve(ledger, f"run-{number}")
+    _edit(ledger.path, "DELETE FROM entry WHERE position = 1")
+    connection = sqlite3.connect(ledger.path, isolation_level=None)
+    connection.execute("UPDATE entry SET position = 1 WHERE position = 2")
+    connection.close()
+    with pytest.raises(LedgerFault, match="does not follow"):
+        Ledger.open(ledger.path)
+
+
 def test_the_file_itself_refuses_changes_and_removals(ledger: Ledger) -> None:
     _reserve(ledger)
     connection = sqlite3.connect(ledger.path)
