@@ -24,6 +24,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "dp-training": ("noise_multiplier", "sample_rate", "steps", "clip_norm", "unit", "adjacency"),
     "egress": ("verdict", "code"),
     "release-received": ("release_digest",),
+    "privacy-audit": ("verdict", "effort", "epsilon", "delta"),
     "institution-joined": ("name",),
     "institution-revoked": ("name",),
     "run-started": ("institutions", "quorum"),
@@ -63,6 +64,8 @@ class Entry:
             return f"the run was refused by {fields['by']}"
         if kind == "egress" and fields["verdict"] != "cleared":
             return f"the gate let nothing out: {fields['code']}"
+        if kind == "privacy-audit" and fields["verdict"] != "passed":
+            return f"the audit of the software ended: {fields['verdict']}"
         if kind == "update-rejected":
             return f"the update of {fields['institution']} was rejected: {fields['reason']}"
         if kind == "round-closed":

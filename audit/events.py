@@ -32,6 +32,7 @@ from audit.fields import (
     MapOf,
     OneOf,
     Table,
+    Type,
 )
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -39,6 +40,13 @@ PREDICATE_BASE = "https://privity.invalid/predicates/"
 PREDICATE_VERSION = "v1"
 _SCORES = Table({"accuracy": DECIMAL, "loss": DECIMAL, "macro_f1": DECIMAL})
 _UPDATE = Table({"institution": NAME, "update_digest": DIGEST})
+_HELD = OneOf(("passed", "failed"))
+
+
+def _all(kind: Type, *names: str) -> dict[str, Type]:
+    """Several fields of one type."""
+    return dict.fromkeys(names, kind)
+
 
 KINDS: Mapping[str, Table] = {
     # Either log.
@@ -88,6 +96,35 @@ KINDS: Mapping[str, Table] = {
         {"verdict": OneOf(("cleared", "denied")), "code": CODE, "update_digest": DIGEST}
     ),
     "release-received": Table({"release_digest": DIGEST}),
+    # Attacks on the software with made-up people: nothing in it depends on a record.
+    "privacy-audit": Table(
+        {
+            "plan_digest": DIGEST,
+            "core_digest": DIGEST,  # of the source files that were attacked
+            "effort": OneOf(("full", "quick")),
+            **_all(DECIMAL, "epsilon", "delta"),  # what the plan claims
+            "mechanism": Table(
+                _all(DECIMAL, "mu_expected", "mu_estimate", "mu_bound")
+                | {"draws": COUNT, "verdict": _HELD}
+            ),
+            "twin": Table(
+                {
+                    **_all(COUNT, "canaries", "guesses", "correct", "verbatim"),
+                    # Rates are true positives at 1 % false ones.
+                    **_all(DECIMAL, "epsilon_bound", "auc", "tpr", "tpr_low", "tpr_high"),
+                    **{"ceiling": DECIMAL, "verdict": _HELD},
+                }
+            ),
+            "control": Table(
+                {
+                    **_all(DECIMAL, "noise_multiplier", "epsilon_bound"),
+                    "verdict": OneOf(("caught", "missed")),
+                }
+            ),
+            "verdict": OneOf(("passed", "failed", "blind")),
+            "report_digest": DIGEST,
+        }
+    ),
     # The coordinator's log.
     "institution-joined": Table({"name": NAME, "keys": KEYS}),
     "institution-revoked": Table({"name": NAME}),
@@ -173,6 +210,7 @@ IN_ROUND = frozenset(
 IN_RUN = IN_ROUND | {
     *("approval", "budget-reserved", "pii-scrub", "run-started", "run-finished"),
     *("evaluation", "release", "watermark-committed", "watermark-embedded", "release-received"),
+    "privacy-audit",
 }
 
 HEADER = Table(

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from client import cli_audit
+
 app = typer.Typer(no_args_is_help=True)
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
 _RUN = Annotated[str, typer.Argument(metavar="RUN", help="Name of a proposed run.")]
@@ -238,6 +240,9 @@ def budget(directory: _DIR, as_json: _JSON = False) -> None:
             row["time"],
         )
     Console().print(table)
+
+
+app.command("audit")(cli_audit.command)
 
 
 def _decide(directory: Path, run_name: str, decision: Literal["approved", "refused"]) -> None:

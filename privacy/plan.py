@@ -135,13 +135,9 @@ def attack_ceiling(rows: Sequence[Mechanism], *, delta: float, fpr: float) -> fl
     """
     if not 0.0 < fpr < 1.0:
         raise PlanInvalid(f"the false-positive rate is {fpr}; give a number within (0, 1)")
-    largest = epsilon(rows, delta=delta)
-    if not largest < math.inf:
-        return 1.0
-    accountant = _accountant(_merged(rows), _INTERVAL)
+    check_delta(delta)
     ceiling = 1.0
-    for point in np.linspace(0.0, largest, 128):
-        failure = float(accountant.get_delta(point))
+    for point, failure in _profile(_merged(rows), float(delta)):
         above = math.exp(point) * fpr + failure
         below = 1.0 - math.exp(-point) * (1.0 - fpr - failure)
         ceiling = min(ceiling, above, below)
@@ -169,6 +165,19 @@ def _epsilon(rows: _Rows, delta: float, interval: float) -> float:
     if not _renyi_bound(rows, delta) <= _HOPELESS:
         return math.inf
     return max(0.0, float(_accountant(rows, interval).get_epsilon(delta)))
+
+
+@lru_cache(maxsize=64)
+def _profile(rows: _Rows, delta: float) -> tuple[tuple[float, float], ...]:
+    """Points (epsilon, delta at it) from 0 to the epsilon at `delta`; none if that is past use."""
+    largest = _epsilon(rows, delta, _INTERVAL)
+    if not largest < math.inf:
+        return ()
+    accountant = _accountant(rows, _INTERVAL)
+    return tuple(
+        (float(point), float(accountant.get_delta(point)))
+        for point in np.linspace(0.0, largest, 128)
+    )
 
 
 def _accountant(rows: _Rows, interval: float) -> pld.PLDAccountant:

@@ -41,6 +41,7 @@ def text(facts: ReleaseFacts, *, adapter_digest: str) -> str:
         _section("Participation", _participation(facts)),
         _section("Data", _data(facts)),
         _section("Evaluation", _evaluation(facts)),
+        *((_section("Empirical audits", _audits(facts)),) if facts.audits else ()),
         _section("Watermark", _watermark(facts)),
         _section("Load it", _load(facts)),
         _section("Verify it", _verify(facts, adapter_digest)),
@@ -134,6 +135,36 @@ def _evaluation(facts: ReleaseFacts) -> Iterator[str]:
     yield "|---|---|---|---|"
     yield f"| base model | {_row(scores.base)} |"
     yield f"| this release | {_row(scores.released)} |"
+
+
+def _audits(facts: ReleaseFacts) -> Iterator[str]:
+    yield (
+        "Before the release these institutions attacked the software on their own machines, with "
+        "this plan's numbers, on made-up people. An audit can refute a claim and cannot establish "
+        "one; it looks for faults in the software and says nothing of any record. ε is the plan's, "
+        "for one person with zero-out adjacency."
+    )
+    yield ""
+    yield (
+        "| institution | verdict | claimed ε, δ | ε refuted up to | found at 1 % false positives "
+        "| ceiling | µ of the step, expected | control |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for found in facts.audits:
+        share, low, high = (100 * value for value in found.tpr)
+        yield (
+            f"| {_plain(found.institution)} | {_plain(found.verdict)} "
+            f"| {_up(found.epsilon)}, {found.delta:.3g} "
+            f"| {found.epsilon_bound:.3f} by {found.canaries} canaries "
+            f"| {share:.1f} % ({low:.1f} to {high:.1f} %) | {100 * found.ceiling:.2f} % "
+            f"| {found.mu_estimate:.4f}, {found.mu_expected:.4f} | {found.control_bound:.3f} |"
+        )
+    silent = [
+        name for name in facts.institutions if name not in {a.institution for a in facts.audits}
+    ]
+    if silent:
+        yield ""
+        yield f"No audit of this plan is in the logs of: {_names(silent)}."
 
 
 def _watermark(facts: ReleaseFacts) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
 from typing import Any
 
+from audit.events import Event
 from server.errors import ServerError
 
 
@@ -71,6 +72,65 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    """What one institution's newest empirical audit of the run's plan said, as its log has it.
+
+    Attributes:
+        institution: who ran it, on its own machine, on made-up people.
+        verdict: "passed", "failed" or "blind".
+        epsilon: what the plan claims at `delta`.
+        epsilon_bound: lower bound of ε by the guesses about the twin's canaries, 95 %.
+        canaries: how many there were.
+        tpr: share of present canaries found at 1 % false positives, with its 95 % interval.
+        ceiling: the most that any attack finds there if the claim holds.
+        mu_estimate: size of a canary in the step's output, in standard deviations of the noise.
+        mu_expected: the same by the plan.
+        control_bound: lower bound of ε on the control without noise.
+        report_digest: of the whole report, which stays at the institution.
+    """
+
+    institution: str
+    verdict: str
+    epsilon: float
+    delta: float
+    epsilon_bound: float
+    canaries: int
+    tpr: tuple[float, float, float]
+    ceiling: float
+    mu_estimate: float
+    mu_expected: float
+    control_bound: float
+    report_digest: str
+
+
+def audit_of(institution: str, events: Iterable[Event], plan_digest: str) -> Audit | None:
+    """Read the newest audit of a plan out of an institution's log; None if it holds none."""
+    found = [
+        event.fields
+        for event in events
+        if event.kind == "privacy-audit" and event.fields["plan_digest"] == plan_digest
+    ]
+    if not found:
+        return None
+    newest = found[-1]
+    twin, mechanism = newest["twin"], newest["mechanism"]
+    return Audit(
+        institution=institution,
+        verdict=newest["verdict"],
+        epsilon=float(newest["epsilon"]),
+        delta=float(newest["delta"]),
+        epsilon_bound=float(twin["epsilon_bound"]),
+        canaries=twin["canaries"],
+        tpr=(float(twin["tpr"]), float(twin["tpr_low"]), float(twin["tpr_high"])),
+        ceiling=float(twin["ceiling"]),
+        mu_estimate=float(mechanism["mu_estimate"]),
+        mu_expected=float(mechanism["mu_expected"]),
+        control_bound=float(newest["control"]["epsilon_bound"]),
+        report_digest=newest["report_digest"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseFacts:
     """Everything public about a release.
 
@@ -92,6 +152,7 @@ class ReleaseFacts:
         data: public sentences about the data by heading; never counts of records or people.
         evaluation: None where nothing was evaluated, and the card says so.
         mark: None where the release is not watermarked, and the card says so.
+        audits: empirical audits of the plan that the institutions' logs hold; may be none.
     """
 
     release: str
@@ -111,6 +172,7 @@ class ReleaseFacts:
     data: Mapping[str, str]
     evaluation: Evaluation | None = None
     mark: Mark | None = None
+    audits: tuple[Audit, ...] = ()
 
     @property
     def contributors(self) -> tuple[str, ...]:

@@ -21,7 +21,16 @@ from model import catalog, export, frozen
 from server import evaluate, plans
 from server import release as releasing
 from server.errors import ServerError
-from server.facts import Claim, Evaluation, Mark, Participation, ReleaseFacts, Scores
+from server.facts import (
+    Audit,
+    Claim,
+    Evaluation,
+    Mark,
+    Participation,
+    ReleaseFacts,
+    Scores,
+    audit_of,
+)
 from server.mirror import Mirror
 from server.progress import Progress
 from server.release import Release
@@ -145,6 +154,7 @@ def publish(
         data={"Task": plan.task.description or "not described by the coordinator"},
         evaluation=None if evaluated is None else _evaluation_fact(evaluated),
         mark=mark,
+        audits=_audits(plan, mirrors),
     )
     copies = {}
     out.mkdir(parents=True, mode=0o755)
@@ -256,6 +266,14 @@ def _claims(
             )
         )
     return tuple(claims)
+
+
+def _audits(plan: Plan, mirrors: Mapping[str, Mirror]) -> tuple[Audit, ...]:
+    """The sites' newest empirical audits of this plan, of those sites that logged one."""
+    found = (
+        audit_of(name, mirror.events(), plans.digest(plan)) for name, mirror in mirrors.items()
+    )
+    return tuple(audit for audit in found if audit is not None)
 
 
 def _participation(log: Log, run: str) -> tuple[Participation, ...]:
