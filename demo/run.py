@@ -184,7 +184,6 @@ rounds = {wish.rounds}
 steps_per_round = {sampling.steps_per_round}
 
 [training]
-objective = "{"label" if len(prepared.labels) > 1 else "response"}"
 learning_rate = {_LEARNING_RATE}
 max_tokens = 128
 

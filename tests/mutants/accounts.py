@@ -168,8 +168,8 @@ BORDER = (
     Mutant(
         "a record counts as a person",
         "client/people.py",
-        "people.setdefault(note.person, []).append(example)",
-        'people.setdefault(f"{note.person} {len(people)}", []).append(example)',
+        "people[note.person].append(example)",
+        'people[f"{note.person} {len(people)}"] = [example]',
         named("client/test_people", "a_person_is_one_item_however_many_notes"),
     ),
     Mutant(

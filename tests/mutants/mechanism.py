@@ -62,8 +62,8 @@ MECHANISM = (
     Mutant(
         "a batch is used twice",
         _DPSGD,
-        "for index in sampled]",
-        "for index in [*sampled, *sampled]]",
+        "for index in sampled if",
+        "for index in [*sampled, *sampled] if",
         sensitivity("a_clipped_person_reaches_c_but_for_the_allowance_for_rounding"),
     ),
     Mutant(
@@ -127,8 +127,8 @@ MECHANISM = (
     Mutant(
         "somebody stands in on an empty step",
         _DPSGD,
-        "for index in sampled]",
-        "for index in (sampled if len(sampled) else [0])]",
+        "for index in sampled if",
+        "for index in (sampled if len(sampled) else [0]) if",
         noise("every_step_adds_noise_once_also_when_nobody_is_sampled"),
     ),
     Mutant(
@@ -194,10 +194,10 @@ MECHANISM = (
         named("privacy/test_dpsgd_refusals", "autocast_is_refused"),
     ),
     Mutant(
-        "activations stay behind",
-        _DPSGD,
-        "            hooks.cleanup()\n",
-        "            pass\n",
+        "gradients stay behind",
+        "privacy/per_person.py",
+        'layer.weight.__dict__.pop("grad_sample", None)',
+        "pass",
         named("privacy/test_dpsgd", "nothing_of_a_person_stays_behind_also_after_a_failure"),
     ),
     Mutant(
