@@ -6,6 +6,7 @@ Executes installed code only. Of the coordinator's messages it reads numbers, na
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +27,12 @@ from client.errors import ClientError
 from client.folder import Folder, Invitation
 from client.judge import judge, mechanism
 from client.outbox import Outbox
-from client.train import Trained, labels_of, train
+from client.train import Trained, examine, labels_of, train
 from configs import files
 from configs.load import read_plan
 from configs.run import Plan, decimal
 from privacy.egress import clear
+from privacy.errors import UnsupportedModel
 from privacy.wire import (
     Answer,
     Close,
@@ -42,6 +44,8 @@ from privacy.wire import (
     pack,
     unpack,
 )
+
+terminal = logging.getLogger("privity.tasks")
 
 _NO_RELEASE = "sha256:" + "0" * 64
 
@@ -303,6 +307,17 @@ class Tasks:
         model = adapter.attach(base, spec(plan.adapter))
         if adapter.frozen_digest(model) != plan.frozen_digest:
             return "plan-inconsistent"
+        try:
+            # Before anything is charged: a machine that cannot train must not cost budget.
+            examine(
+                model,
+                plan,
+                chunk_tokens=self._folder.settings.runtime.chunk_tokens,
+                labels=labels_of(plan, base),
+            )
+        except UnsupportedModel as fault:
+            terminal.error("%s", fault)
+            return "model-not-available"
         self._loaded = _Loaded(digest, base, model)
         return "none"
 
