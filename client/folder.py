@@ -253,7 +253,7 @@ max_update_norm = 10000.0
 
 [runtime]
 threads = 0                         # 0: all
-chunk_tokens = 512                  # bounds memory: padded tokens trained on at a time
+chunk_tokens = 384                  # bounds memory: padded tokens trained on at a time
 port = 0                            # runner's port on loopback; 0: any free one
 connect_timeout_s = 300.0
 """
