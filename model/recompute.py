@@ -21,9 +21,9 @@ def recomputed(model: Any) -> Iterator[None]:
 
     Memory then grows by one vector a token and layer, instead of everything that a layer computes.
 
-    Guarantees: losses and gradients are the same bits; per-person hooks see each layer once, in
-        the recomputation. The backward pass may come after this context, and must be `backward`,
-        not `torch.autograd.grad`.
+    Guarantees: losses and gradients are the same bits; each layer leaves its people's gradients
+        once, in the recomputation. The backward pass may come after this context, and must be
+        `backward`, not `torch.autograd.grad`.
     """
     layers = _layers(bare(model))
     try:
@@ -43,7 +43,7 @@ def _recompute(
         return forward(hidden_states, *args, **kwargs)
     if not hidden_states.requires_grad:  # else the first layers would be left out of the graph
         hidden_states = hidden_states.detach().requires_grad_()
-    # The other form, without reentry, would call per-person hooks in the forward pass as well.
+    # With reentry the first pass leaves no graph behind, and nothing of the layer is kept.
     return checkpoint(
         lambda hidden: forward(hidden, *args, **kwargs),
         hidden_states,

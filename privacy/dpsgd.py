@@ -127,8 +127,8 @@ def train(
     ALLOWANCE is for rounding in the others' gradients (`arithmetic.check` measures whether the
     machine stays within it); every step adds fresh noise of `noise_multiplier * clip_norm` to
     every weight, also if nobody was sampled; sums are divided by the constant
-    `sample_rate * len(people)`; a person whose gradient is not finite contributes nothing; hooks,
-    gradients and activations are gone afterwards, also on an exception.
+    `sample_rate * len(people)`; a person whose gradient is not finite contributes nothing;
+    gradients, activations and what was put on the layers are gone afterwards, also on an exception.
 
     Raises:
         UnsupportedModel: the model or the loss does not give one gradient for each person.
@@ -269,12 +269,12 @@ def _backward(
 @contextmanager
 def _gradient_per_person(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
     """Make a backward pass leave a gradient for each person; leave no trace of them afterwards."""
-    layers = [layer for layer in model.modules() if getattr(layer, "weight", None) is not None]
-    trained = [layer for layer in layers if any(layer.weight is w for w in weights.values())]
+    # `trainable.find` made sure that nothing else is trainable.
+    trained = [m for m in model.modules() if type(m) is nn.Linear and m.weight.requires_grad]
     for weight in weights.values():
         weight.grad = None
     with (
-        trainable.only_trainable_in_training_mode(model),
+        trainable.in_evaluation_mode(model),
         per_person.gradients(trained, sampler=compute_linear_grad_sample),
     ):
         try:

@@ -78,17 +78,11 @@ def find(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @contextmanager
-def only_trainable_in_training_mode(model: nn.Module) -> Iterator[None]:
-    """Put the trainable layers into training mode, all else into evaluation mode; then restore.
-
-    Per-person hooks listen only in training mode; dropout anywhere else stays off.
-    """
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every layer into evaluation mode, where nothing drops out; then restore."""
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
-        for module in modes:
-            if any(weight.requires_grad for weight in module.parameters(recurse=False)):
-                module.training = True
         yield
     finally:
         for module, training in modes.items():
