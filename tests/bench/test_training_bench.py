@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import measure, training
-
-ROOT = Path(__file__).parents[2]
+from tests.bench import running
 
 
 def arm(seconds: float, peak: float, above: float) -> dict[str, Any]:
@@ -34,17 +32,8 @@ def found(ours: float = 1.0, noise: float = 0.01) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    home = tmp_path_factory.mktemp("home")  # without any model
-    command = [sys.executable, str(ROOT / "bench" / "training.py"), "--quick", "--json"]
-    return subprocess.run(
-        [*command, "--arms", "bc", "--matrices", "q,v"],
-        env={**os.environ, "PRIVITY_HOME": str(home), "OMP_NUM_THREADS": "1"},
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    home = tmp_path_factory.mktemp("home")
+    return running.quick("training", home, "--arms", "bc", "--matrices", "q,v")
 
 
 def test_a_quick_run_needs_neither_model_nor_data_and_ends_with_its_figures(

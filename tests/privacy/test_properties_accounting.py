@@ -18,16 +18,10 @@ from privacy.csprng import Csprng
 from privacy.errors import BudgetExhausted
 from privacy.ledger import Ledger
 from privacy.plan import Mechanism
+from tests.privacy.toy import DELTA, DIGEST, reserve
 
 ROOT = Path(__file__).parents[2]
-DELTA = 1e-5
-DIGEST = "sha256:" + "0" * 64
 Make = Callable[..., Any]
-
-
-def _reserve(book: Ledger, run: str, row: Mechanism, rounds: int = 1, **more: Any) -> Any:
-    request: dict[str, Any] = {"cohort": "ward", "plan_digest": DIGEST, "delta": DELTA, "cap": 2.0}
-    return book.reserve(run=run, mechanism=row, rounds=rounds, **(request | more))
 
 
 # -- epsilon --------------------------------------------------------------------------------------
@@ -63,7 +57,7 @@ def test_one_ledger_composes_rounds_runs_and_different_plans(
     book = Ledger.create(tmp_path_factory.mktemp("book") / "ledger.db")
     flat: list[Mechanism] = []
     for number, ((noise, rate), count) in enumerate(rounds):
-        reserved = _reserve(Ledger.open(book.path), f"run-{number}",
+        reserved = reserve(Ledger.open(book.path), f"run-{number}",
                             Mechanism(noise, rate, 4 * count), rounds=count)  # fmt: skip
         assert reserved.epsilon_before == plan.epsilon(flat, delta=DELTA)
         for begun in range(count):
@@ -81,7 +75,7 @@ def test_rounds_accumulate_until_the_institution_refuses(tmp_path: Path) -> None
     row, spent, number = Mechanism(8.0, 0.1, 100), 0.0, 0
     for number in range(50):
         try:
-            answer = _reserve(Ledger.open(book.path), f"run-{number}", row, rounds=10, cap=1.0)
+            answer = reserve(Ledger.open(book.path), f"run-{number}", row, rounds=10, cap=1.0)
         except BudgetExhausted:
             break
         assert spent < answer.epsilon_after <= 1.0

@@ -22,17 +22,10 @@ from privacy.errors import RoundSpent
 from privacy.ledger import Ledger
 from privacy.plan import Mechanism
 from server.errors import ServerError
-from tests.privacy.toy import Recording, Scores, applied, person_mean, sums
+from tests.privacy.toy import DELTA, DIGEST, Recording, Scores, applied, person_mean, reserve, sums
 
 ROOT = Path(__file__).parents[2]
-DELTA = 1e-5
-DIGEST = "sha256:" + "0" * 64
 Make = Callable[..., Any]
-
-
-def _reserve(book: Ledger, run: str, row: Mechanism, rounds: int = 1, **more: Any) -> Any:
-    request: dict[str, Any] = {"cohort": "ward", "plan_digest": DIGEST, "delta": DELTA, "cap": 2.0}
-    return book.reserve(run=run, mechanism=row, rounds=rounds, **(request | more))
 
 
 # -- draws and charges ----------------------------------------------------------------------------
@@ -41,7 +34,7 @@ def _reserve(book: Ledger, run: str, row: Mechanism, rounds: int = 1, **more: An
 def test_draws_of_noise_equal_the_steps_that_are_accounted(tmp_path: Path) -> None:
     """Over rounds, one of them interrupted, with a broken person: no more than was charged."""
     book = Ledger.create(tmp_path / "ledger.db")
-    _reserve(book, "run", Mechanism(30.0, 0.5, 12), rounds=3)
+    reserve(book, "run", Mechanism(30.0, 0.5, 12), rounds=3)
     drawn = 0
 
     def one_round(number: int, stop_after: int | None = None) -> None:
