@@ -78,11 +78,13 @@ def _where(fault: tomllib.TOMLDecodeError) -> str:
 
 def _explain(fault: ValidationError) -> str:
     first = fault.errors(include_url=False, include_context=False, include_input=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    key = ".".join(str(part) for part in first["loc"])
     more = fault.error_count() - 1
     tail = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'{tail}; remove it or correct its spelling"
     if first["type"] == "missing":
         return f"key '{key}' is missing{tail}; add it"
+    if not key:  # a rule over several keys, whose own sentence says what to do
+        return first["msg"].removeprefix("Value error, ")
     return f"key '{key}': {first['msg'][0].lower()}{first['msg'][1:]}{tail}; correct the value"

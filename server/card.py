@@ -135,6 +135,13 @@ def _evaluation(facts: ReleaseFacts) -> Iterator[str]:
     yield "|---|---|---|---|"
     yield f"| base model | {_row(scores.base)} |"
     yield f"| this release | {_row(scores.released)} |"
+    if facts.plan.get("training", {}).get("objective") == "label":
+        yield ""
+        yield (
+            "Trained on the choice among the task's labels: this release is judged by the label it "
+            "finds most probable among them, the base model by that or by calibrated likelihood, "
+            "whichever suits it better. What it says of its own accord was not trained."
+        )
 
 
 def _audits(facts: ReleaseFacts) -> Iterator[str]:

@@ -187,3 +187,11 @@ def test_the_default_bundle_is_the_same_everywhere() -> None:
         assert b"dependencies = []" in bundle.read("pyproject.toml")
     assert flower_app.digest() == flower_app.digest()
     assert len(flower_app.content()) < 1000
+
+
+@pytest.mark.parametrize("labels", [[], ["a"], ["a", "a"]])
+def test_the_choice_among_labels_needs_labels_to_choose_from(labels: list[str]) -> None:
+    wish = {**RUN, "training": {"objective": "label"}, "task": {"labels": labels}}
+    with pytest.raises(ConfigError, match=r"needs two or more distinct task.labels; list them"):
+        check(wish, Run, "run.toml")
+    assert check({**wish, "task": {"labels": ["a", "b"]}}, Run, "run.toml").task.labels

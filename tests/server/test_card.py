@@ -166,3 +166,9 @@ def test_the_bill_is_valid_under_the_strict_schema_and_a_bogus_key_is_not() -> N
         assert validator.validate_str(json.dumps(document)) is None
     document["metadata"]["component"]["modelCard"]["bogus"] = 1
     assert validator.validate_str(json.dumps(document)) is not None
+
+
+def test_a_model_that_was_trained_to_choose_is_said_to_choose_and_how_it_was_judged() -> None:
+    words = "judged by the label it finds most probable"
+    assert words not in render()
+    assert words in render(plan={**FACTS.plan, "training": {"objective": "label"}})
