@@ -38,6 +38,7 @@ from typing import Any
 
 from bench import measure
 from bench.measure import Bar, at_least, at_most
+from configs.site import RuntimeTable
 
 MATRICES = {
     "q,v": ("q_proj", "v_proj"),
@@ -72,6 +73,12 @@ def main() -> None:
     options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     options.add_argument("--matrices", nargs="+", choices=MATRICES, default=list(MATRICES))
     options.add_argument("--examples", type=int, help="records in a turn")
+    options.add_argument(
+        "--chunk-tokens",
+        type=int,
+        default=RuntimeTable().chunk_tokens,
+        help="padded tokens in one of our passes (default: a new site's %(default)s)",
+    )
     options.add_argument("--turns", type=int, default=5, help="counted turns (default: 5)")
     given = options.parse_args()
     if not set(given.arms) <= set("abcdef") or not given.arms:
@@ -98,6 +105,7 @@ def main() -> None:
                     "records": count,
                     "texts": _pick(texts, count * (turns + 1)),
                     "max_tokens": chosen.max_tokens,
+                    "chunk_tokens": given.chunk_tokens,
                 }
                 found = compare(title, sorted(set(given.arms)), settings, turns)
                 figures[title] = found
@@ -247,7 +255,13 @@ def _ready(arm: str, settings: dict[str, Any]) -> tuple[Any, list[list[Any]]]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     count = settings["records"]
-    task = Task(settings["model"], settings["matrices"], count, settings["max_tokens"])
+    task = Task(
+        settings["model"],
+        settings["matrices"],
+        count,
+        settings["max_tokens"],
+        settings["chunk_tokens"],
+    )
     turn = ARMS[arm][1](task)
     tokenizer = AutoTokenizer.from_pretrained(str(catalog.find(settings["model"]).path))
     encoded = [

@@ -31,12 +31,14 @@ class Task:
         matrices: last names of the modules that carry the adapter.
         records: how many there are in a turn.
         max_tokens: of the longest record.
+        chunk_tokens: padded tokens in one of our passes.
     """
 
     model: str
     matrices: tuple[str, ...]
     records: int
     max_tokens: int
+    chunk_tokens: int
 
 
 @dataclass
@@ -205,7 +207,7 @@ def private(task: Task) -> Turn:
         Timed.spent = 0.0
         began = time.perf_counter()
         trained = client.train.train(
-            model, people, start, plan, chunk_tokens=_chunk_tokens(), state=state
+            model, people, start, plan, chunk_tokens=task.chunk_tokens, state=state
         )
         seconds = time.perf_counter() - began
         state = trained.state
@@ -229,7 +231,7 @@ def plain(task: Task) -> Turn:
 
     def turn(examples: Sequence[Example]) -> Taken:
         began = time.perf_counter()
-        split = trainable.chunks(examples, size=lambda e: e.tokens, limit=_chunk_tokens())
+        split = trainable.chunks(examples, size=lambda e: e.tokens, limit=task.chunk_tokens)
         for chunk in split:
             (prompts.loss(model, chunk.examples, chunk.width).sum() / len(examples)).backward()
         optimizer.step()
@@ -310,10 +312,3 @@ def _plan(task: Task, base: Any, model: Any) -> Any:
         quorum=1,
         round_timeout_s=900.0,
     )
-
-
-def _chunk_tokens() -> int:
-    """What a site starts with."""
-    from configs.site import RuntimeTable
-
-    return RuntimeTable().chunk_tokens
