@@ -100,16 +100,16 @@ def show(
 
     Each line begins with NAME:INDEX, which --entry takes. Ends with 4 if entries are damaged.
     """
-    from audit import entries, events
+    from audit import entries, kinds
     from audit import verify as verifier
     from audit.errors import AuditError
 
     if entry:
         _print_proven(entries.prove(bundle, *_place(entry)), as_json)
         return
-    if kind and kind not in events.KINDS:
+    if kind and kind not in kinds.KINDS:
         raise AuditError(
-            f"there is no such kind of event; the kinds are {', '.join(sorted(events.KINDS))}",
+            f"there is no such kind of event; the kinds are {', '.join(sorted(kinds.KINDS))}",
             code="no-such-kind",
             exit_code=2,
         )

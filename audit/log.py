@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from audit import canonical, dsse, events, export, merkle, note, tiles
+from audit import canonical, dsse, events, export, kinds, merkle, note, tiles
 from audit.canonical import JSON
 from audit.errors import AuditError, BadSignature, EventInvalid, LogDamaged
 from audit.events import Subject
@@ -98,7 +98,7 @@ class Log:
             "software": software,
             "keys": keys.public().to_json(),
         }
-        events.KINDS["log-started"].check(started, "log-started")
+        kinds.KINDS["log-started"].check(started, "log-started")
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal.create(folder / JOURNAL, emitter=keys.name, origin=origin)
         log = cls(folder, journal, keys, origin, now)

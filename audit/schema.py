@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from audit import events, fields
+from audit import events, fields, kinds
 from audit.canonical import JSON
 
 FOLDER = Path(__file__).parent / "schemas"
@@ -19,7 +19,7 @@ def predicate(kind: str) -> dict[str, JSON]:
     needed = {name for name, kinds in events.NEEDED.items() if kind in kinds}
     header = {**events.HEADER.required, **{name: events.HEADER.optional[name] for name in needed}}
     optional = {n: t for n, t in events.HEADER.optional.items() if n not in needed}
-    whole = fields.Table({**header, "fields": events.KINDS[kind]}, optional)
+    whole = fields.Table({**header, "fields": kinds.KINDS[kind]}, optional)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"{events.PREDICATE_BASE}{kind}/{events.PREDICATE_VERSION}",
@@ -36,7 +36,7 @@ def text(kind: str) -> str:
 def write(folder: Path = FOLDER) -> None:
     """Write one file for each kind."""
     folder.mkdir(exist_ok=True)
-    for kind in events.KINDS:
+    for kind in kinds.KINDS:
         (folder / f"{kind}.json").write_text(text(kind), encoding="utf-8")
 
 

@@ -251,11 +251,11 @@ def test_problems_are_what_the_entries_admit(say: Any, bundle: Path) -> None:
 
 
 def test_every_kind_of_event_can_be_shown_in_a_line(say: Any, bundle: Path) -> None:
-    from audit import entries, events
+    from audit import entries, kinds
 
-    assert set(entries._FACTS) == set(events.KINDS)
+    assert set(entries._FACTS) == set(kinds.KINDS)
     for kind, names in entries._FACTS.items():
-        assert set(names) <= set(events.KINDS[kind].required)
+        assert set(names) <= set(kinds.KINDS[kind].required)
 
 
 def test_show_of_a_damaged_log_says_so_and_ends_with_4(say: Any, damaged: Path) -> None:

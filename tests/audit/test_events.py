@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit import canonical, events, schema
+from audit import canonical, events, kinds, schema
 from audit.errors import EventInvalid
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -130,12 +130,12 @@ def test_what_is_no_finite_number_has_no_decimal(value: Any) -> None:
 
 def test_schema_files_agree_with_the_table() -> None:
     stored = {path.stem: path.read_text() for path in schema.FOLDER.glob("*.json")}
-    assert set(stored) == set(events.KINDS)
+    assert set(stored) == set(kinds.KINDS)
     for kind, text in stored.items():
         assert text == schema.text(kind), "run python -m audit.schema"
 
 
-@pytest.mark.parametrize("kind", sorted(events.KINDS))
+@pytest.mark.parametrize("kind", sorted(kinds.KINDS))
 def test_no_field_takes_free_text_or_control_characters(kind: str) -> None:
     """Every text in every schema is bounded, and its pattern rejects a sentence of a record."""
     found: list[tuple[str, int]] = []

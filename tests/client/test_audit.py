@@ -315,10 +315,10 @@ def test_the_outcome_reaches_the_release_card_and_the_bundle_verifies(
 
 
 def test_the_event_holds_numbers_and_words_only() -> None:
-    from audit import events
+    from audit import kinds
 
     fields = verdicts.event(_document(), "sha256:" + "0" * 64)
-    events.KINDS["privacy-audit"].check(fields, "privacy-audit")
+    kinds.KINDS["privacy-audit"].check(fields, "privacy-audit")
     wild = deepcopy(_document())
     wild["mechanism"]["shift"]["estimate"] = 1e30
-    events.KINDS["privacy-audit"].check(verdicts.event(wild, "sha256:" + "0" * 64), "x")
+    kinds.KINDS["privacy-audit"].check(verdicts.event(wild, "sha256:" + "0" * 64), "x")

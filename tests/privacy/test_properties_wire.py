@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from audit import events
+from audit import kinds
 from privacy import wire
 from tests.flow.world import World
 
@@ -48,7 +48,7 @@ _RANDOM = re.compile(
 def test_an_answer_has_no_field_beside_the_listed_ones() -> None:
     for header in (wire.Answer, wire.Update, wire.Closed):
         assert set(header.model_fields) == _FIELDS[header.__name__.lower()]
-    assert set(_STATED) == {kind for kind in _STATED if kind in events.KINDS}
+    assert set(_STATED) == {kind for kind in _STATED if kind in kinds.KINDS}
 
 
 def _records(kind: str, name: str) -> list[dict[str, Any]]:

@@ -1,0 +1,110 @@
+"""Kinds of events in the coordinator's log, with their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from audit.fields import (
+    CODE,
+    COUNT,
+    DECIMAL,
+    DIGEST,
+    DOCUMENT,
+    KEYS,
+    NAME,
+    NOTE,
+    TEXT,
+    ListOf,
+    MapOf,
+    Table,
+)
+
+_SCORES = Table({"accuracy": DECIMAL, "loss": DECIMAL, "macro_f1": DECIMAL})
+_UPDATE = Table({"institution": NAME, "update_digest": DIGEST})
+KINDS: Mapping[str, Table] = {
+    "institution-joined": Table({"name": NAME, "keys": KEYS}),
+    "institution-revoked": Table({"name": NAME}),
+    "run-started": Table(
+        {
+            "plan_digest": DIGEST,
+            "plan": DOCUMENT,
+            "institutions": ListOf(NAME, distinct=True),
+            "quorum": COUNT,
+        }
+    ),
+    "update-accepted": Table(
+        {
+            "institution": NAME,
+            "update_digest": DIGEST,
+            "site_size": COUNT,
+            "site_root": DIGEST,
+            "statement_index": COUNT,
+            "statement_leaf": DIGEST,
+        }
+    ),
+    "update-rejected": Table({"institution": NAME, "reason": CODE}),
+    "aggregation": Table(
+        {
+            "method": TEXT,
+            "inputs": ListOf(_UPDATE, distinct=True),
+            "input_adapter": DIGEST,
+            "output_adapter": DIGEST,
+        }
+    ),
+    "round-closed": Table(
+        {
+            "accepted": ListOf(NAME, distinct=True),
+            "rejected": ListOf(NAME, distinct=True),
+            "absent": ListOf(NAME, distinct=True),
+            "site_checkpoints": MapOf(NOTE),
+        }
+    ),
+    "watermark-committed": Table(
+        {
+            "reference_digest": DIGEST,
+            "basis_digest": DIGEST,
+            "table_digest": DIGEST,
+            "detector_digest": DIGEST,
+            "strength": DECIMAL,
+            "commitments": ListOf(Table({"recipient": NAME, "commitment": DIGEST}), distinct=True),
+        }
+    ),
+    "watermark-embedded": Table(
+        {"copies": ListOf(Table({"recipient": NAME, "adapter_digest": DIGEST}), distinct=True)}
+    ),
+    "evaluation": Table({"data": TEXT, "records": COUNT, "base": _SCORES, "released": _SCORES}),
+    "release": Table(
+        {
+            "adapter_digest": DIGEST,
+            "reference_digest": DIGEST,
+            "card_digest": DIGEST,
+            "bom_digest": DIGEST,
+            "claims": ListOf(
+                Table(
+                    {
+                        "institution": NAME,
+                        "epsilon": DECIMAL,
+                        "delta": DECIMAL,
+                        "cap": DECIMAL,
+                        "unit": TEXT,
+                        "adjacency": TEXT,
+                    }
+                ),
+                distinct=True,
+            ),
+        },
+        {"folder_digest": DIGEST},
+    ),
+    "run-finished": Table(
+        {"outcome": CODE, "rounds": COUNT, "participants": ListOf(NAME, distinct=True)}
+    ),
+}
+IN_ROUND = frozenset({"aggregation", "round-closed", "update-accepted", "update-rejected"})
+IN_RUN = IN_ROUND | {
+    "evaluation",
+    "release",
+    "run-finished",
+    "run-started",
+    "watermark-committed",
+    "watermark-embedded",
+}
