@@ -117,6 +117,7 @@ def observe(
         shorten,
         loss=partial(prompts.loss, labels=labels),
         clip_norm=plan.clip_norm,
+        clipping=plan.clipping,
     )
     try:
         before, _ = canaries.recall(model, planted, partial(progress, "losses before"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from privacy.csprng import Csprng
 from privacy.errors import UnsupportedModel
 
 E = TypeVar("E")
+Clipping = Literal["flat", "auto"]
+AUTO_FLOOR = 0.01  # γ of AUTO-S, written down again: the audit shares no constant with its object
 _WIDEST = 1 << 18  # numbers kept of a gradient: a megabyte each
 
 
@@ -65,8 +67,9 @@ def clipped_gradient(
     *,
     loss: Callable[[nn.Module, Sequence[E]], Tensor],
     clip_norm: float,
+    clipping: Clipping = "flat",
 ) -> Tensor:
-    """Gradient of one example's loss, in the order of `Seen.total`, no longer than `clip_norm`.
+    """Gradient of one example's loss, in the order of `Seen.total`, clipped as training does.
 
     Raises:
         UnsupportedModel: the loss is not one number, or the gradient is not finite.
@@ -78,7 +81,8 @@ def clipped_gradient(
     norm = float(gradient.norm())
     if not norm < float("inf"):
         raise UnsupportedModel("the gradient of a canary is not finite; take another base model")
-    return gradient * min(1.0, clip_norm / norm) if norm > 0.0 else gradient
+    over = norm + AUTO_FLOOR if clipping == "auto" else max(norm, clip_norm)
+    return gradient * (clip_norm / over)
 
 
 def gradients(
@@ -88,6 +92,7 @@ def gradients(
     *,
     loss: Callable[[nn.Module, Sequence[E]], Tensor],
     clip_norm: float,
+    clipping: Clipping = "flat",
     on_example: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Take the clipped gradient of every example, where the model now is.
@@ -98,6 +103,7 @@ def gradients(
         shorten: from `shortener`; the same for all that is compared.
         loss: as in training.
         clip_norm: of the plan.
+        clipping: of the plan.
         on_example: called after each with examples done and examples in all.
 
     Returns:
@@ -105,7 +111,10 @@ def gradients(
     """
     taken = []
     for example in examples:
-        taken.append(shorten(clipped_gradient(model, example, loss=loss, clip_norm=clip_norm)))
+        gradient = clipped_gradient(
+            model, example, loss=loss, clip_norm=clip_norm, clipping=clipping
+        )
+        taken.append(shorten(gradient))
         if on_example is not None:
             on_example(len(taken), len(examples))
     return torch.stack(taken)

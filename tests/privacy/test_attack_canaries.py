@@ -111,6 +111,30 @@ def test_a_canarys_gradient_is_its_own_and_no_longer_than_the_clip(clip: float) 
     assert not nothing.any()
 
 
+@pytest.mark.parametrize("clipping", ["flat", "auto"])
+@pytest.mark.parametrize("length", [0.001, 0.02, 1.0, 50.0])
+def test_a_canarys_gradient_is_clipped_as_training_clips_it(clipping: str, length: float) -> None:
+    point = length * torch.nn.functional.one_hot(torch.tensor(0), WIDTH).float()
+    found = attack_canaries.clipped_gradient(
+        _model(), (point, 1.0), loss=_loss, clip_norm=0.5, clipping=clipping
+    )
+    model = _model()
+    with attack_canaries.watched(model) as seen:
+        dpsgd.train(
+            model,
+            [(point, 1.0)],
+            draw=lambda item, _: item,
+            loss=_loss,
+            size=lambda _: 1,
+            settings=dpsgd.Settings(
+                noise_multiplier=1e-9, clip_norm=0.5, sample_rate=1.0, steps=1,
+                learning_rate=0.1, optimizer="sgd", clipping=clipping,
+            ),
+            randomness=Csprng(),
+        )  # fmt: skip
+    assert found.double()[0] == pytest.approx(float(seen.total[0]), rel=2e-3)
+
+
 def test_a_canary_without_one_finite_gradient_is_refused() -> None:
     point = _points(0.0)[0]
     with pytest.raises(UnsupportedModel, match="finite"):
