@@ -60,6 +60,14 @@ else
 		printf '  BENCH=%-16s%s\n' "$$(basename $$file .py)" "$$(sed -n '1s/^"""//p' $$file)"; done
 endif
 
+.PHONY: offline-kit
+offline-kit: $(BIN)/python ## Wheels, base model and checksums for a machine without network, in dist/kit
+	PYTHON=$(BIN)/python docker/kit.sh
+
+.PHONY: images
+images: ## The four container images from dist/kit, each built and tried (root, buildah; BASE=image)
+	docker/images.sh
+
 .PHONY: clean
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
