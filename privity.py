@@ -30,6 +30,8 @@ _COMMANDS = {
     "demo": ("demo.cli", "A whole federation on this machine, from records to verified evidence."),
     "serve": ("client.cli_serve", "Serve a release, if it verifies (OpenAI-compatible)."),
 }
+# A group's commands that another root holds, since they compose both sides.
+_GUESTS = {"client": {"train": "demo.cli_alone"}}
 # What a command needs beyond the base install, which is enough for `privity audit`.
 _EXTRAS = {
     "demo": "client,server",
@@ -125,6 +127,9 @@ def _app(given: Sequence[str]) -> click.Command:
         group = importlib.import_module(module).app if name == chosen else typer.Typer()
         if name != chosen:
             group.command("help", hidden=True)(_heading)
+        else:
+            for guest, place in _GUESTS.get(name, {}).items():
+                group.command(guest)(importlib.import_module(place).command)
         app.add_typer(group, name=name, help=text, no_args_is_help=True)
     return typer.main.get_command(app)
 

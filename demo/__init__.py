@@ -1,1 +1,1 @@
-"""A whole federation on one machine: generated records and the processes that learn from them."""
+"""Whole federations on one machine: the demonstration, and an institution alone."""

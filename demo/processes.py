@@ -1,4 +1,4 @@
-"""The demo's processes: real commands, started, watched, and all stopped whatever happens."""
+"""Our own commands as processes: started, watched, and all stopped whatever happens."""
 
 from __future__ import annotations
 

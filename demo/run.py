@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.files import replace
-from demo import data, generate, place
+from demo import data, generate, place, story
 from demo.data import Prepared
 from demo.errors import DemoError
 from demo.processes import Processes, free_port
@@ -64,13 +64,17 @@ def run(wish: Wish, screen: Screen) -> dict[str, Any]:
             processes.service(name, ["client", "run", str(out / "institutions" / name)])
         run_file = _run_file(wish, prepared, out, model.digest)
         screen.step("train")
-        _train(prepared, out, run_file, processes, screen)
+        sites = {name: out / "institutions" / name for name in prepared.sites}
+        story.train(
+            processes, screen, out / "coordinator", sites, run="demo",
+            arguments=["--run", str(run_file)],
+        )  # fmt: skip
         trained = time.monotonic()
         screen.step("release")
         released = processes.json(
             "release",
             ["server", "release", str(out / "coordinator"), "demo", "--run", str(run_file)],
-            meanwhile=_Story(out, screen).follow,
+            meanwhile=story.Story(out / "coordinator", "demo", screen).follow,
         )
         shutil.copytree(released["release"], out / "release")
         shutil.copytree(released["bundle"], out / "bundle")
@@ -212,47 +216,6 @@ _FROM_FILE = _Sampling(0.2, 4)
 _LEARNING_RATE = 0.03
 _EVALUATION_RECORDS = 200
 _FIRST_LAYER, _LAYERS = 10, 30
-
-
-def _train(
-    prepared: Prepared, out: Path, run_file: Path, processes: Processes, screen: Screen
-) -> None:
-    """Run the rounds, and show what coordinator and institutions tell meanwhile."""
-    training = processes.service(
-        "run", ["server", "run", str(out / "coordinator"), "--run", str(run_file), "--json"]
-    )
-    story = _Story(out, screen)
-    while training.poll() is None:
-        story.follow()
-        for name in prepared.sites:
-            path = out / "institutions" / name / "runs" / "demo" / "progress.json"
-            if path.exists():
-                screen.steps(name, json.loads(path.read_text(encoding="utf-8")))
-        processes.check_others(training)
-        time.sleep(0.2)
-    story.follow()
-    processes.finished(training)
-
-
-class _Story:
-    """What the coordinator tells of the run, line by line, from the moment of asking on."""
-
-    def __init__(self, out: Path, screen: Screen) -> None:
-        self._path = out / "coordinator" / "runs" / "demo" / "progress.jsonl"
-        self._screen = screen
-        self._told = len(self._lines())
-
-    def _lines(self) -> list[str]:
-        if not self._path.exists():
-            return []
-        return self._path.read_text(encoding="utf-8").splitlines()
-
-    def follow(self) -> None:
-        """Show the lines that came since the last look."""
-        lines = self._lines()
-        for line in lines[self._told :]:
-            self._screen.event(json.loads(line))
-        self._told = len(lines)
 
 
 def _verify(processes: Processes, out: Path) -> dict[str, Any]:

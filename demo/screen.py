@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-_STEPS = {
+STEPS = {
     "model": "base model",
     "records": "records",
     "enrol": "coordinator and institutions: keys, ledgers, logs, invitations",
@@ -24,7 +25,8 @@ _STEPS = {
 class Screen:
     """Draws on stderr; plain lines where stderr is no terminal."""
 
-    def __init__(self, *, silent: bool) -> None:
+    def __init__(self, *, silent: bool, steps: Mapping[str, str] = STEPS) -> None:
+        self._steps = steps
         self._console = Console(stderr=True, quiet=silent)
         self._current = ""
         self._note = ""
@@ -35,7 +37,7 @@ class Screen:
     def step(self, name: str) -> None:
         """Begin a step."""
         self._current, self._note = name, ""
-        self._say(_STEPS[name])
+        self._say(self._steps[name])
 
     def part(self, what: str, share: float) -> None:
         """Tell how far a step is, 0 to 1."""
@@ -76,13 +78,13 @@ class Screen:
     def _draw(self) -> None:
         if not self._console.is_terminal:
             return
-        order = list(_STEPS)
+        order = list(self._steps)
         here = order.index(self._current) if self._current else 0
         steps = Table.grid(padding=(0, 1))
         for number, name in enumerate(order):
             mark = "✓" if number < here else "▸" if number == here else " "
             note = f"[dim]{self._note}[/]" if number == here else ""
-            steps.add_row(mark, _STEPS[name], note)
+            steps.add_row(mark, self._steps[name], note)
         parts: list[Any] = [steps]
         if self._rounds and self._current == "train":
             rounds = Table("round", *self._sites)
