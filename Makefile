@@ -21,11 +21,11 @@ $(BIN)/python:
 
 # Stamps hold what was installed: a change of the two files installs again.
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve]'
+	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,test]'
+	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate,test]'
 	@touch $@ $(VENV)/.run
 
 .PHONY: venv
@@ -67,6 +67,7 @@ offline-kit: $(BIN)/python ## Wheels, base model and checksums for a machine wit
 .PHONY: images
 images: ## The four container images from dist/kit, each built and tried (root, buildah; BASE=image)
 	docker/images.sh
+	docker/try_networks.sh
 
 .PHONY: clean
 clean: ## Remove .venv and caches

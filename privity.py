@@ -28,6 +28,7 @@ _GROUPS = {
 }
 _COMMANDS = {
     "demo": ("demo.cli", "A whole federation on this machine, from records to verified evidence."),
+    "evaluate": ("client.cli_evaluate", "Compare a release with its base model; thresholds."),
     "serve": ("client.cli_serve", "Serve a release, if it verifies (OpenAI-compatible)."),
 }
 # A group's commands that another root holds, since they compose both sides.
@@ -35,6 +36,7 @@ _GUESTS = {"client": {"train": "demo.cli_alone"}}
 # What a command needs beyond the base install, which is enough for `privity audit`.
 _EXTRAS = {
     "demo": "client,server",
+    "evaluate": "client,serve,evaluate",
     "serve": "serve",
     "model": "client",
     "client": "client",

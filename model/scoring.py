@@ -61,6 +61,20 @@ class Likelihoods:
     among: npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which label was found for each instruction, and how sure the model is among the labels.
+
+    Attributes:
+        best: index of the label, in the order of the instructions.
+        confidence: its probability among all labels by the rule's own scores, shape
+            (instructions,).
+    """
+
+    best: tuple[int, ...]
+    confidence: npt.NDArray[np.float64]
+
+
 def classify(
     model: Any,
     base: Any,
@@ -88,11 +102,35 @@ def classify(
     Raises:
         ModelError: no labels, or two that read the same.
     """
+    chosen = choose(
+        model, base, instructions, labels, rule=rule, max_tokens=max_tokens, progress=progress
+    )
+    return list(chosen.best)
+
+
+def choose(
+    model: Any,
+    base: Any,
+    instructions: Sequence[str],
+    labels: Sequence[str],
+    *,
+    rule: Rule = "calibrated",
+    max_tokens: int = MAX_TOKENS,
+    progress: Progress | None = None,
+) -> Chosen:
+    """Choose as `classify` does, and say how sure each choice is.
+
+    Raises:
+        ModelError: no labels, or two that read the same.
+    """
     found = likelihoods(model, base, instructions, labels, max_tokens=max_tokens, progress=progress)
-    return _best(model, base, found, labels, rule=rule, max_tokens=max_tokens)
+    scores = _scores(model, base, found, labels, rule=rule, max_tokens=max_tokens)
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return Chosen(tuple(int(best) for best in scores.argmax(axis=1)), shares.max(axis=1))
 
 
-def _best(
+def _scores(
     model: Any,
     base: Any,
     found: Likelihoods,
@@ -100,12 +138,13 @@ def _best(
     *,
     rule: Rule,
     max_tokens: int,
-) -> list[int]:
-    scores = found.among if rule == "choice" else found.per_token
-    if rule == "calibrated":
-        free = likelihoods(model, base, _CONTENT_FREE, labels, max_tokens=max_tokens)
-        scores = scores - free.per_token.mean(axis=0)
-    return [int(best) for best in scores.argmax(axis=1)]
+) -> npt.NDArray[np.float64]:
+    if rule == "choice":
+        return found.among
+    if rule == "likelihood":
+        return found.per_token
+    free = likelihoods(model, base, _CONTENT_FREE, labels, max_tokens=max_tokens)
+    return found.per_token - free.per_token.mean(axis=0)
 
 
 @torch.inference_mode()
@@ -239,14 +278,15 @@ def scorecards(
     loss = float(-likely.per_token[range(len(rows)), true].mean())
     cards: dict[Rule, Scorecard] = {}
     for rule in rules:
-        found = _best(model, base, likely, labels, rule=rule, max_tokens=max_tokens)
+        scores = _scores(model, base, likely, labels, rule=rule, max_tokens=max_tokens)
+        found = [int(best) for best in scores.argmax(axis=1)]
         hits = sum(t == f for t, f in zip(true, found, strict=True))
-        cards[rule] = Scorecard(len(rows), hits / len(rows), _macro_f1(true, found), loss)
+        cards[rule] = Scorecard(len(rows), hits / len(rows), macro_f1(true, found), loss)
     return cards
 
 
-def _macro_f1(true: Sequence[int], found: Sequence[int]) -> float:
-    """F1 of each label that occurs among the true ones, averaged."""
+def macro_f1(true: Sequence[int], found: Sequence[int]) -> float:
+    """F1 of each label that occurs among the true ones, averaged; indices, in the same order."""
     values = []
     for label in sorted(set(true)):
         hits = sum(t == f == label for t, f in zip(true, found, strict=True))

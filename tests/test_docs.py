@@ -65,7 +65,7 @@ def _check(words: list[str]) -> None:
     """Walk the command's groups, then match flags and the number of arguments."""
     rest = words[1:]
     path: list[str] = []
-    if rest[0] not in ("demo", "serve"):
+    if rest[0] not in privity._COMMANDS:
         path.append(rest.pop(0))
         if not rest:  # a group by its name alone
             assert isinstance(_resolve(*path), click.Group)

@@ -12,9 +12,14 @@ from pydantic import BaseModel
 from configs.load import load
 from configs.run import Run, Table
 from configs.site import Site
+from configs.thresholds import Thresholds
 
 FOLDER = Path(__file__).parents[2] / "configs"
-EXAMPLES: list[tuple[str, type[Table]]] = [("run.example.toml", Run), ("site.example.toml", Site)]
+EXAMPLES: list[tuple[str, type[Table]]] = [
+    ("run.example.toml", Run),
+    ("site.example.toml", Site),
+    ("thresholds.example.toml", Thresholds),
+]
 # What has no value before a person gives it one.
 OPEN = {"model.digest"}
 # Where the example shows a value of its own because the default is empty or there is none.

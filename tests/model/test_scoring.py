@@ -78,7 +78,8 @@ def test_missing_or_equal_labels_are_refused(llama: Base, labels: list[str]) -> 
 
 
 def test_a_scorecard_counts_what_was_found(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "_best", lambda *a, **k: [0, 0, 1, 0])
+    scores = np.eye(3)[[0, 0, 1, 0]]
+    monkeypatch.setattr(scoring, "_scores", lambda *a, **k: scores)
     rows = [("p", "a"), ("q", "a"), ("r", "b"), ("s", "b")]
     card = scoring.score(llama.model, llama, rows, ["a", "b", "c"])
     assert (card.records, card.accuracy) == (4, 0.75)

@@ -1,0 +1,48 @@
+"""Questions and answers of everyday knowledge, by which forgetting is seen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PAIRS: Final[tuple[tuple[str, str], ...]] = (
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("How many days are there in a week?", "There are seven days in a week."),
+    ("What do bees make?", "Bees make honey and wax."),
+    ("Why is the sky blue?", "Air scatters blue light from the sun more than red light."),
+    ("What is water made of?", "Water is made of hydrogen and oxygen."),
+    ("Who wrote Romeo and Juliet?", "William Shakespeare wrote Romeo and Juliet."),
+    ("What is the largest ocean?", "The Pacific Ocean is the largest ocean on Earth."),
+    ("How do plants get energy?", "Plants turn sunlight into energy by photosynthesis."),
+    ("What is 12 times 12?", "12 times 12 is 144."),
+    ("Name three primary colours.", "Red, yellow and blue are primary colours."),
+    ("What does a thermometer measure?", "A thermometer measures temperature."),
+    ("How many minutes are in an hour?", "There are sixty minutes in an hour."),
+    ("What is the opposite of cold?", "The opposite of cold is hot."),
+    ("Where do penguins live?", "Penguins live mostly in the southern half of the world."),
+    ("What is a triangle?", "A triangle is a shape with three sides and three angles."),
+    ("What is bread made from?", "Bread is made from flour, water, salt and yeast."),
+    ("Why do we have leap years?", "A year is a little longer than 365 days, so a day is added."),
+    ("What is the boiling point of water?", "Water boils at 100 degrees Celsius at sea level."),
+    ("Which planet is closest to the sun?", "Mercury is the planet closest to the sun."),
+    ("What is a synonym for happy?", "Glad is a synonym for happy."),
+    ("How does a bicycle stay upright?", "A moving bicycle steers into a fall and so stays up."),
+    ("What is the currency of Japan?", "The currency of Japan is the yen."),
+    ("What is an island?", "An island is land with water all around it."),
+    ("Why do leaves fall in autumn?", "Trees drop their leaves to save water in winter."),
+    ("What does a baker do?", "A baker makes bread and cakes."),
+    ("How many legs does a spider have?", "A spider has eight legs."),
+    ("What is the past tense of go?", "The past tense of go is went."),
+    ("What causes tides?", "The pull of the moon and the sun causes tides."),
+    ("What is a library for?", "A library lends books to people who want to read them."),
+    ("What is the square root of 81?", "The square root of 81 is 9."),
+    ("What language is spoken in Brazil?", "People in Brazil speak Portuguese."),
+    ("What is rain?", "Rain is water that falls from clouds in drops."),
+    ("How do you make tea?", "Pour boiling water on tea leaves and let them stand."),
+    ("What is the smallest prime number?", "The smallest prime number is 2."),
+    ("What do you use an umbrella for?", "An umbrella keeps you dry in the rain."),
+    ("Which metal is liquid at room temperature?", "Mercury is liquid at room temperature."),
+    ("What is a compass?", "A compass is a tool whose needle points north."),
+    ("What is snow?", "Snow is frozen water that falls from clouds in flakes."),
+    ("Who painted the Mona Lisa?", "Leonardo da Vinci painted the Mona Lisa."),
+    ("How long is a century?", "A century is one hundred years."),
+)
