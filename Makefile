@@ -21,11 +21,11 @@ $(BIN)/python:
 
 # Stamps hold what was installed: a change of the two files installs again.
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate]'
+	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate,export]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate,test]'
+	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate,export,test]'
 	@touch $@ $(VENV)/.run
 
 .PHONY: venv

@@ -29,6 +29,7 @@ _GROUPS = {
 _COMMANDS = {
     "demo": ("demo.cli", "A whole federation on this machine, from records to verified evidence."),
     "evaluate": ("client.cli_evaluate", "Compare a release with its base model; thresholds."),
+    "export": ("client.cli_export", "Write a release merged, as GGUF or ONNX: checked, signed."),
     "serve": ("client.cli_serve", "Serve a release, if it verifies (OpenAI-compatible)."),
 }
 # A group's commands that another root holds, since they compose both sides.
@@ -37,6 +38,7 @@ _GUESTS = {"client": {"train": "demo.cli_alone"}}
 _EXTRAS = {
     "demo": "client,server",
     "evaluate": "client,serve,evaluate",
+    "export": "client,serve,export",
     "serve": "serve",
     "model": "client",
     "client": "client",
