@@ -29,11 +29,11 @@ _BLOCKS: Final = frozenset(
     }
 )  # fmt: skip
 _MARKUP: Final = re.compile(
-    r"<!--.{0,100000}?-->|<!\[CDATA\[|\]\]>|<!DOCTYPE[^<>]{0,1000}>|<\?xml[^<>]{0,1000}\?>"
-    r"|<(?P<hidden>script|style)\b[^<>]{0,4000}>.{0,200000}?</(?P=hidden)\s{0,20}>"
+    r"(?P<comment><!--)|<!\[CDATA\[|\]\]>|<!DOCTYPE[^<>]{0,1000}>|<\?xml[^<>]{0,1000}\?>"
+    r"|<(?P<hidden>script|style)\b[^<>]{0,4000}>"
     rf"|</?(?P<tag>{_TAGS})(?=[\s/>])[^<>]{{0,20000}}>"
     r"|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
 _REFERENCE: Final = "&"
 _WORD: Final = re.compile(r"[^ \t\r\n]+")
@@ -94,15 +94,33 @@ def _bad(text: str) -> bool:
 def _strip(text: str) -> tuple[str, list[int]]:
     out: list[str] = []
     offsets: list[int] = []
+    folded = text.lower() if len(text.lower()) == len(text) else text
     at = 0
 
     def copy(start: int, end: int) -> None:
         out.append(text[start:end])
         offsets.extend(range(start, end))
 
-    for match in _MARKUP.finditer(text):
+    # What is hidden reaches to its close; where there is none, it is no markup (and the search for
+    # it is not made again, so that open ends cost no time).
+    unclosed: set[str] = set()
+    begin = 0
+    while match := _MARKUP.search(text, begin):
+        begin = match.end()
+        if (
+            close := "-->"
+            if match["comment"]
+            else f"</{match['hidden']}"
+            if match["hidden"]
+            else ""
+        ):
+            end = -1 if close in unclosed else folded.find(close.lower(), begin)
+            if end < 0:
+                unclosed.add(close)
+                continue
+            begin = end + len(close) if match["comment"] else text.find(">", end) + 1 or len(text)
         copy(at, match.start())
-        at = match.end()
+        at = begin
         written = ""
         if match.group()[0] == _REFERENCE:
             written = html.unescape(match.group()).replace("\xa0", " ")

@@ -95,7 +95,7 @@ def dry_run(
             held.append({"line": record.line, "code": fault.code})
         if record.line in lines:
             known = columns.known(record.columns, said)
-            items.append(_item(record, outcome, tool if explain else None, known))
+            items.append(_item(record, outcome, tool, known, explain))
 
     try:
         done = people.scrub(reading, tool, said=said, seen=seen, progress=progress)
@@ -150,14 +150,19 @@ def _nothing(reading: Any, held: list[dict[str, Any]]) -> Report:
 
 
 def _item(
-    record: Record, outcome: tuple[people.Outcome, people.Outcome], tool: Any, known: Any
+    record: Record,
+    outcome: tuple[people.Outcome, people.Outcome],
+    tool: Any,
+    known: Mapping[str, str],
+    explain: bool,
 ) -> dict[str, Any]:
     halves = []
     for name, before, after in zip(
         ("instruction", "response"), (record.instruction, record.response), outcome, strict=True
     ):
         held = isinstance(after, Quarantined)
-        explain = getattr(tool, "reasons", None)
+        reasons = getattr(tool, "reasons", None) if explain else None
+        pieces = getattr(tool, "pieces", None)
         halves.append(
             {
                 "name": name,
@@ -165,7 +170,8 @@ def _item(
                 "after": None if held else after.text,
                 "held": after.code if held else None,
                 "spans": [] if held else [[s.start, s.end, s.type] for s in after.spans],
-                "reasons": [] if explain is None else explain(before, record.person, known),
+                "pieces": None if held or not pieces else pieces(before, record.person, after),
+                "reasons": reasons(before, record.person, known) if reasons else [],
             }
         )
     return {"line": record.line, "halves": halves}

@@ -31,7 +31,7 @@ STYLE: Final = """
 body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,"Noto Sans",
 "Noto Sans CJK SC",sans-serif}
 main,header,footer{max-width:72rem;margin:0 auto;padding:0 1.25rem}
-header{padding-top:1.75rem}footer{padding-bottom:3rem;color:var(--soft);font-size:.9rem}
+header{padding-top:1.75rem}footer{padding-top:1.5rem;padding-bottom:3rem;color:var(--soft);font-size:.9rem}
 h1{font-size:1.5rem;line-height:1.25;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2.25rem 0 .6rem}
 h3{font-size:1rem;margin:0}p{margin:.4rem 0}.soft{color:var(--soft)}a{color:var(--accent)}
 .skip{position:absolute;left:-99rem}.skip:focus{left:1rem;top:.5rem;background:var(--panel);
@@ -47,7 +47,8 @@ padding:.7rem .9rem}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.45rem .9rem;
 border-top:1px solid var(--line);vertical-align:top}tr:first-child th{border-top:0}
 th{font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-progress{appearance:none;border:0;background:none;width:100%;min-width:6rem;height:.55rem}
+progress{appearance:none;border:0;background:none;width:100%;min-width:6rem;height:.55rem;
+vertical-align:middle}
 progress::-webkit-progress-bar{background:none}
 progress::-webkit-progress-value{background:var(--accent);border-radius:.25rem}
 progress::-moz-progress-bar{background:var(--accent);border-radius:.25rem}
@@ -123,25 +124,6 @@ def _text(value: object) -> str:
     return html.escape(str(value))
 
 
-def _pieces(half: Mapping[str, Any]) -> list[str] | None:
-    """What stands in the output for each span, if that can be told from what lies between."""
-    text, before, at, pieces = half["after"], half["before"], 0, []
-    spans = half["spans"]
-    edges = [0, *(edge for start, end, _ in spans for edge in (start, end)), len(before)]
-    gaps = [before[edges[i] : edges[i + 1]] for i in range(0, len(edges), 2)]
-    if not text.startswith(gaps[0]) or not text.endswith(gaps[-1]):
-        return None
-    at = len(gaps[0])
-    for number, gap in enumerate(gaps[1:], start=1):
-        last = number == len(gaps) - 1
-        found = len(text) - len(gap) if last else text.find(gap, at + 1) if gap else -1
-        if found < at:
-            return None
-        pieces.append(text[at:found])
-        at = found + len(gap)
-    return pieces
-
-
 def sides(half: Mapping[str, Any]) -> str:
     """One text before and after, what was taken marked on the left and what stands there right."""
     left, at = [], 0
@@ -154,7 +136,7 @@ def sides(half: Mapping[str, Any]) -> str:
     if half["held"] is not None:
         right = f'<p class="held">Held back: {_text(half["held"])}. It is not trained on.</p>'
     else:
-        pieces = _pieces(half)
+        pieces = half["pieces"]
         if pieces is None:
             right = _text(half["after"])
         else:

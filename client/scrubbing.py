@@ -107,6 +107,11 @@ class SiteScrubber:
             for r in found
         ]  # fmt: skip
 
+    def pieces(self, text: str, person: str, outcome: Redacted) -> list[str] | None:
+        """What stands in the output for each span; None where that can't be told to the letter."""
+        made = _made(text, outcome.spans, self._surrogates, person)
+        return made if _joined(text, outcome.spans, made) == outcome.text else None
+
 
 class _Listed:
     """A reader with further detectors before it and allowed words after it."""
@@ -164,17 +169,18 @@ class _Listed:
         ]
         if not any(keep):
             return outcome
-        alias = self._surrogates.of(person)
-        made = [
-            alias.replace(span.type, normalise(text[span.start : span.end]).text)
-            for span in outcome.spans
-        ]
+        made = _made(text, outcome.spans, self._surrogates, person)
         if _joined(text, outcome.spans, made) != outcome.text:
             return outcome
         old = [text[span.start : span.end] for span in outcome.spans]
         mixed = [was if kept else new for was, new, kept in zip(old, made, keep, strict=True)]
         left = tuple(span for span, kept in zip(outcome.spans, keep, strict=True) if not kept)
         return dataclasses.replace(outcome, text=_joined(text, outcome.spans, mixed), spans=left)
+
+
+def _made(text: str, spans: Sequence[Any], surrogates: Surrogates, person: str) -> list[str]:
+    alias = surrogates.of(person)
+    return [alias.replace(s.type, normalise(text[s.start : s.end]).text) for s in spans]
 
 
 def _joined(text: str, spans: Sequence[Any], values: Sequence[str]) -> str:
