@@ -19,6 +19,7 @@ _HEAD: Final = re.compile(r"\s*[\x0b]?(?:MSH|FHS|BHS)[^\w\s]")
 _BODY: Final = re.compile(r"\s*(?:PID|NK1|PV1|OBX|NTE|OBR|GT1|IN1|DG1|AL1|EVN|ORC|MRG)\|")
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
 _CODE: Final = re.compile(r"[A-Z]{1,3}\d?")
+_FREE: Final = "FT"  # where three capitals may be a name and not a code
 
 # What stands in each component of a data type; "" stays as it is.
 _FAMILY, _GIVEN = "family", "given"
@@ -196,7 +197,9 @@ def _segment(
     for number, raw in enumerate(raws[1:], start=first):
         kind = table.get(number, "")
         if name == "OBX" and number == 5:
-            kind = value_type if value_type in TYPES and value_type != "CODE" else ""
+            kind = value_type if value_type in TYPES and value_type != "CODE" else _FREE
+        elif not table or (name == "NTE" and number == 3):
+            kind = _FREE
         if not (first == 2 and number == 2):  # MSH-2 are the marks themselves
             spot = place
             for one in raw.split(marks.repeat):
@@ -223,7 +226,7 @@ def _field(
                 said = "NATIONAL_ID"
             if said == "PHONE_NUMBER" and "@" in value:
                 said = "EMAIL_ADDRESS"
-            if said == TEXT and _CODE.fullmatch(value):
+            if said == TEXT and kind != _FREE and _CODE.fullmatch(value):
                 said = ""
             if said and value.strip() and value != '""':
                 yield Cell(

@@ -217,6 +217,7 @@ def _overview(review: Review, word: str) -> Response:
         )
     rows = "".join(_line(review, n) for n in range(1, total + 1))
     parts.append(f'<h2>The records</h2><ol class="list">{rows}</ol>')
+    parts.append("<h2>The whole file</h2>")
     parts += pages.figures(review.document)
     parts.append('<p class="row"><a class="button plain" href="/report">The report without any '
                  "record</a></p>")  # fmt: skip
@@ -267,7 +268,7 @@ def _record(review: Review, number: int, word: str) -> Response:
         f"{_near(number - 1, total, 'Back')}{_near(number + 1, total, 'Skip')}"
         '<a href="/">Overview</a></p></form>'
     )
-    return _page(f"Record {number} of {total}", pages.article(item, number, total) + form)
+    return _page(f"Record {number} of {total}", pages.article(item, "Before and after") + form)
 
 
 def _missed(number: int, kind: str, text: str) -> str:

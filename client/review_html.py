@@ -57,7 +57,7 @@ overflow:hidden}
 article>.top{display:flex;flex-wrap:wrap;gap:.25rem 1rem;justify-content:space-between;
 padding:.6rem .9rem;border-bottom:1px solid var(--line)}
 .half{display:grid;grid-template-columns:1fr 1fr}
-.half+.half{border-top:1px solid var(--line)}
+.half+.half,details+.half{border-top:1px solid var(--line)}
 .side{padding:.6rem .9rem .9rem;min-width:0}.side+.side{border-left:1px solid var(--line)}
 .side h4{margin:0 0 .3rem;font-size:.85rem;font-weight:600;color:var(--soft)}
 .say{white-space:pre-wrap;overflow-wrap:anywhere}
@@ -78,6 +78,7 @@ border:1px solid var(--soft);border-radius:.35rem;padding:.45rem .6rem}
 button,.button{font:inherit;font-weight:600;background:var(--accent);color:var(--onaccent);border:0;
 border-radius:.4rem;padding:.6rem 1.2rem;cursor:pointer;text-decoration:none;display:inline-block}
 .plain{background:none;color:var(--accent);border:1px solid var(--accent)}
+.list{columns:13rem;padding-left:2.2rem}
 .row{display:flex;flex-wrap:wrap;gap:.75rem;align-items:center;margin:1rem 0}
 .note{border-left:4px solid var(--accent);padding:.3rem .9rem;margin:1rem 0}
 .note.bad{border-color:var(--bad)}.note.good{border-color:var(--good)}
@@ -169,14 +170,14 @@ def _reasons(half: Mapping[str, Any]) -> str:
     )
 
 
-def article(item: Mapping[str, Any], number: int, total: int, *, below: str = "") -> str:
+def article(item: Mapping[str, Any], title: str) -> str:
     """One record of the sample."""
     found = sum(len(half["spans"]) for half in item["halves"])
     return (
-        f'<article><div class="top"><h3>Record {number} of {total}</h3><span class="soft">line '
+        f'<article><div class="top"><h3>{_text(title)}</h3><span class="soft">line '
         f"{item['line']} of the file, {found} taken</span></div>"
         + "".join(sides(half) for half in item["halves"])
-        + f"{below}</article>"
+        + "</article>"
     )
 
 
@@ -291,7 +292,7 @@ def static(document: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> s
         + reading(document)
         + "".join(figures(document))
         + f"<h2>The sample, {total} records</h2>"
-        + "".join(article(item, n, total) for n, item in enumerate(items, start=1))
+        + "".join(article(item, f"Record {n} of {total}") for n, item in enumerate(items, start=1))
         + "</main>"
     )
     return page("De-identification: a sample to read", body, foot=_limits(document))

@@ -17,7 +17,8 @@ class Reader:
 
     digest = "sha256:" + "2" * 64
 
-    def __init__(self) -> None:
+    def __init__(self, secret: bytes = SECRET) -> None:
+        self.secret = secret
         self.heard: list[Mapping[str, str]] = []
 
     def scrub_many(
@@ -26,7 +27,7 @@ class Reader:
         persons: Sequence[str],
         known: Sequence[Mapping[str, str]] | None = None,
     ) -> Iterator[Scrubbed | Quarantined]:
-        surrogates = Surrogates(SECRET)
+        surrogates = Surrogates(self.secret)
         columns = known or [{}] * len(texts)
         for text, person, mine in zip(texts, persons, columns, strict=True):
             self.heard.append(mine)
