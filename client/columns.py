@@ -80,6 +80,13 @@ _SITE: Final = {
     "phones": "PHONE_NUMBER", "emails": "EMAIL_ADDRESS", "addresses": "ADDRESS",
     "dates": "DATE_TIME", "plain": KEEP,
 }  # fmt: skip
+_PART: Final = re.compile(
+    r"(?P<who>\w+?)??_?(?P<which>first|given|fore|middle|last|family|sur)_?names?"
+    r"|(?P<bare>first|given|middle|last|family)"
+)
+_ISO: Final = re.compile(
+    r"(?:19|20)\d\d-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.]{0,12}(?:Z|[+-]\d\d:?\d\d)?)?"
+)
 _YEAR: Final = re.compile(r"(?:19|20)\d\d")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OTHER: Final = re.compile(r"[^\w]+|_+")
@@ -108,8 +115,26 @@ def role(name: str, said: Mapping[str, str] | None = None) -> str:
     return next((found for found, rule in _RULES if rule.fullmatch(bare)), TEXT)
 
 
+def part(name: str, above: str = "") -> tuple[str, str] | None:
+    """Which part of whose name a column holds: ("given", "patient") for patient_first_name.
+
+    Args:
+        name: of the column or key.
+        above: the key around it, if there is one; below "name", "first" is a part too.
+    """
+    match = _PART.fullmatch(plain(name))
+    if match is None:
+        return None
+    if match["bare"] and role(above) != "PERSON":
+        return None
+    given = (match["which"] or match["bare"]) in {"first", "given", "fore", "middle"}
+    return ("given" if given else "family"), match["who"] or ""
+
+
 def cell_role(role: str, value: str) -> str:
     """The role of one value, given its column's: text where it can't be what the column says."""
+    if role == TEXT and _ISO.fullmatch(value.strip()):
+        return "DATE_TIME"
     if role == KEEP:
         return KEEP if _KEPT_VALUE.fullmatch(value) else TEXT
     if role != TEXT and (len(value) > MAX_TYPED or "\n" in value.strip()):

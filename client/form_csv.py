@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from client import columns, forms
@@ -91,6 +91,7 @@ def rows(lines: Iterator[str], kind: Table) -> Iterator[list[str] | FormError]:
 def read(cells: Sequence[str], kind: Table) -> Form:
     """One row as a form; `split` divides what is built from it."""
     source, made, at = _MARK.join(cells), list[Cell](), 0
+    groups: dict[str, int] = {}
     for number, (value, column) in enumerate(zip(cells, kind.roles, strict=True), start=1):
         role = columns.cell_role(column, value)
         named = kind.header is not None and re.fullmatch(r"\w{1,40}", kind.header[number - 1])
@@ -100,10 +101,44 @@ def read(cells: Sequence[str], kind: Table) -> Form:
             and role != columns.KEEP
             and not (role == TEXT and _HARMLESS.fullmatch(value))
         ):
-            made.append(Cell(at, at + len(value), value, role, where))
+            part = columns.part(kind.header[number - 1]) if kind.header else None
+            if part is not None and role == "PERSON":
+                group = groups.setdefault(part[1], len(groups) + 1)
+                made.append(
+                    Cell(at, at + len(value), value, role, where, group=group, part=part[0])
+                )
+            else:
+                made.append(Cell(at, at + len(value), value, role, where))
         at += len(value) + 1
     person = None if kind.owner is None else cells[kind.owner].strip() or None
     return forms.form(source, made, person)
+
+
+def embedded(text: str) -> Form | None:
+    """A text that is a table of at least two rows under a header that says what columns are.
+
+    Only where no cell is quoted, so that each stands in the text as it is.
+    """
+    lines = text.splitlines(keepends=True)
+    if not 2 <= len(lines) <= forms.MAX_CELLS or '"' in text:
+        return None
+    kind = table(lines[0].rstrip("\r\n"))
+    typed = [role for role in kind.roles if role not in {TEXT, columns.KEEP}]
+    if kind.header is None or len(kind.header) < 2 or not typed:
+        return None
+    made: list[Cell] = []
+    at = len(lines[0])
+    for line in lines[1:]:
+        cells = line.rstrip("\r\n").split(kind.delimiter)
+        if line.strip():
+            if len(cells) != len(kind.header):
+                return None
+            made += [
+                replace(cell, start=cell.start + at, end=cell.end + at, group=0, part="")
+                for cell in read(cells, kind).cells
+            ]
+        at += len(line)
+    return forms.form(text, made) if made else None
 
 
 def split(built: str) -> list[str]:

@@ -135,7 +135,9 @@ def read(source: str, *, said: Mapping[str, str] | None = None, tree: Any = None
         FormError: not-json, too-large, or too-deep.
     """
     tree = parse(source) if tree is None else tree
-    cells = (cell for leaf in leaves(source, tree) if (cell := _cell(leaf, said)) is not None)
+    groups: dict[tuple[Path, str], int] = {}
+    found = (_cell(leaf, said, groups) for leaf in leaves(source, tree))
+    cells = (cell for cell in found if cell is not None)
     return forms.form(source, cells, person(tree))
 
 
@@ -148,10 +150,18 @@ def person(tree: Any) -> str | None:
     return str(value) if known else None
 
 
-def _cell(leaf: Leaf, said: Mapping[str, str] | None) -> Cell | None:
+def _cell(
+    leaf: Leaf, said: Mapping[str, str] | None, groups: dict[tuple[Path, str], int]
+) -> Cell | None:
     if leaf.key:
         known = columns.role(leaf.text) != TEXT
         return None if known else leaf.cell(TEXT)
+    above = leaf.names[-2] if len(leaf.names) > 1 else ""
+    part = columns.part(leaf.name, above) if leaf.text.strip() else None
+    if part is not None and leaf.name not in (said or {}):
+        # First and last name of one object are one person's, wherever else they stand together.
+        group = groups.setdefault((leaf.path[:-1], part[1]), len(groups) + 1)
+        return leaf.cell("PERSON", group=group, part=part[0])
     role = columns.cell_role(columns.role(leaf.name, said), leaf.text)
     if leaf.number and role == TEXT:
         return leaf.cell(TEXT) if _LONG.search(leaf.text) else None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from client import columns, form_fhir, form_hl7, form_json
+from client import columns, form_csv, form_fhir, form_hl7, form_json
 from client.clean import Cleaned, clean
 from client.forms import ATTACHMENT, REFERENCE, TEXT, Cell, Form, FormError
 from privacy import naming
@@ -71,6 +71,8 @@ def embedded(text: str) -> Form:
             tree = form_json.parse(text)
             known = form_fhir.looks_like(tree)
             return form_fhir.read(text, tree=tree) if known else form_json.read(text, tree=tree)
+        if (table := form_csv.embedded(text)) is not None:
+            return table
     except FormError:
         pass
     return Form(text, (Cell(0, len(text), text, TEXT, "text"),))

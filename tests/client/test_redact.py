@@ -318,3 +318,36 @@ def test_a_typed_value_that_the_reader_overlooks_holds_the_document_back() -> No
     )
     assert isinstance(done, Quarantined)
     assert done.code == "verify"
+
+
+def test_first_and_last_name_of_one_object_are_one_person_in_its_texts() -> None:
+    source = (
+        '{"name": {"first": "Zorabel", "last": "Quillfeather"}, "when": "2024-01-05T10:00:00Z", '
+        '"note": "Zorabel Quillfeather", "staff_first_name": "Ubbo", "staff_last_name": "Roe"}'
+    )
+    made = json.loads(run(form_json.read(source)).text)
+    assert "Zorabel" not in str(made)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT10:00:00Z", made["when"])
+    assert made["when"] != "2024-01-05T10:00:00Z"
+    alias = Surrogates(SECRET).of("p")
+    full = alias.replace("PERSON", "Zorabel Quillfeather")
+    assert f"{made['name']['first']} {made['name']['last']}" == full
+    staff = alias.replace("PERSON", "Ubbo Roe")
+    assert f"{made['staff_first_name']} {made['staff_last_name']}" == staff
+    assert json.loads(run(form_json.read('{"first": "dose", "last": "dose"}')).text) == {
+        "first": "dose", "last": "dose",
+    }  # fmt: skip
+
+
+def test_a_table_inside_a_text_goes_by_its_header_too() -> None:
+    text = "patient_name,phone,finding\nZorabel Roe,617-555-1234,cough\n\nBo Zett,617,rash\n"
+    form = redact.embedded(text)
+    done = run(form)
+    lines = done.text.splitlines()
+    assert lines[0] == "patient_name,phone,finding"
+    assert lines[1].endswith(",cough")
+    assert lines[3].endswith(",rash")
+    assert "Zorabel" not in done.text
+    assert "1234" not in done.text
+    assert len(redact.embedded("Dear name,\nphone me, please").cells) == 1
+    assert len(redact.embedded("one line, name").cells) == 1
