@@ -264,7 +264,7 @@ def sentence(done: Mapping[str, Any]) -> str:
     """The conclusion of a reading in words, such as the rule of three allows."""
     read = done["accepted"] + done["missed"] + done["damaged"]
     misses = f"{done['missed']} {'miss' if done['missed'] == 1 else 'misses'}"
-    share = f"{float(done['miss_bound']) * 100:.3g} %"
+    share = f"{float(done['miss_bound']) * 100:.4g} %"  # all that the bound has: it is not rounded
     said = f"{misses} in {read} reviewed: at most {share} of the records at 95 %."
     if done["damaged"]:
         said += f" In {done['damaged']} too much was taken."
