@@ -20,6 +20,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "log-started": ("origin", "software"),
     "approval": ("decision", "by"),
     "pii-scrub": ("profile",),
+    "scrub-review": ("reviewer", "sampled", "accepted", "missed", "damaged", "miss_bound"),
     "budget-reserved": ("epsilon_before", "epsilon_after", "cap", "delta", "steps", "rounds"),
     "dp-training": ("noise_multiplier", "sample_rate", "steps", "clip_norm", "unit", "adjacency"),
     "egress": ("verdict", "code"),
@@ -66,6 +67,8 @@ class Entry:
             return f"the gate let nothing out: {fields['code']}"
         if kind == "privacy-audit" and fields["verdict"] != "passed":
             return f"the audit of the software ended: {fields['verdict']}"
+        if kind == "scrub-review" and fields["missed"]:
+            return f"a reviewer found identifiers left in {fields['missed']} records"
         if kind == "update-rejected":
             return f"the update of {fields['institution']} was rejected: {fields['reason']}"
         if kind == "round-closed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from audit.fields import CODE, COUNT, DECIMAL, DIGEST, TEXT, OneOf, Table, Type
+from audit.fields import CODE, COUNT, DECIMAL, DIGEST, NAME, TEXT, OneOf, Table, Type
 
 _HELD = OneOf(("passed", "failed"))
 
@@ -24,6 +24,16 @@ KINDS: Mapping[str, Table] = {
     ),
     "pii-scrub": Table(
         {"profile": CODE, "scrubber_digest": DIGEST, "records_commitment": DIGEST},
+    ),
+    # A person's reading of a random sample. Counts of the sample only, and of no record's content.
+    "scrub-review": Table(
+        {
+            "reviewer": NAME,
+            "scrubber_digest": DIGEST,
+            **_all(COUNT, "sampled", "accepted", "missed", "damaged"),
+            "miss_bound": DECIMAL,  # at 95 % confidence: the share of records with a miss
+            "report_digest": DIGEST,
+        }
     ),
     "budget-reserved": Table(
         {

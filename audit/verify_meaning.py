@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from audit import canonical, verify_budget, verify_release
+from audit import canonical, verify_budget, verify_release, verify_review
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, Recompute
 from audit.findings import InstitutionFinding, ReleaseFinding
@@ -22,6 +22,7 @@ class Meaning:
 def check(evidence: Evidence, found: Collector, *, recompute: Recompute) -> Meaning:
     """Check the run's plan, every institution's budget, the aggregates and the release."""
     _check_plan(evidence, found)
+    verify_review.check(evidence, found)
     budgets = verify_budget.check(evidence, found, recompute=recompute)
     outputs = _check_aggregations(evidence, found)
     release = verify_release.check(evidence, found, outputs=outputs, budgets=budgets)

@@ -243,7 +243,9 @@ class _Shared:
             from client import people
             from client.train import labels_of
 
-            done = people.scrub(people.read(self.folder), people.scrubber(self.folder))
+            tool = people.scrubber(self.folder)
+            said = people.stated(self.folder)
+            done = people.scrub(people.read(self.folder), tool, said=said)
             base, _ = self.model()
             self._people = people.group(
                 done,

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from client import cli_audit
+from client import cli_audit, cli_scrub
 
 app = typer.Typer(no_args_is_help=True)
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
@@ -75,66 +71,9 @@ def doctor(directory: _DIR, as_json: _JSON = False) -> None:
         raise typer.Exit(2)
 
 
-@app.command()
-def scrub(
-    directory: _DIR,
-    sample: Annotated[int, typer.Option(min=1, help="Records in the review file.")] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="Review file; holds records, keep it at the site.")
-    ] = None,
-) -> None:
-    """Dry run of the de-identification, with a review file of a random sample.
-
-    Example: privity client scrub clinic-a --sample 50
-    """
-    from client import folder, review
-
-    opened = folder.open_folder(directory)
-    target = out or directory / "scrub-review.jsonl"
-    with _bar("scrubbing") as step:
-        report = review.dry_run(opened, sample=sample, out=target, progress=step)
-    table = Table(show_header=False, box=None)
-    table.add_row("records", str(report.records))
-    table.add_row("persons", str(report.persons))
-    table.add_row("kept", str(report.kept))
-    if report.unkeyed:
-        table.add_row(
-            "without a person key", f"{report.unkeyed}: each counts as a person, so ε is a record's"
-        )
-    for heading, counts in (
-        ("removed", report.removed),
-        ("quarantined", report.quarantined),
-        ("unreadable", report.faults),
-    ):
-        for name, count in sorted(counts.items()):
-            table.add_row(f"{heading}: {name}", str(count))
-    Console().print(table)
-    typer.echo(f"review {target} and delete it afterwards: it holds records (mode 0600)")
-
-
-@app.command()
-def deid(
-    source: Annotated[str, typer.Argument(metavar="FILE|-", help='JSONL of {"text"[,"person"]}.')],
-    profile: Annotated[str, typer.Option(help="clinical or strict.")] = "clinical",
-    language: Annotated[str, typer.Option(help="en, zh or auto.")] = "auto",
-) -> None:
-    """De-identify texts line by line: JSONL in, JSONL of text, spans and quarantined out.
-
-    Example: privity client deid notes.jsonl --profile strict > clean.jsonl
-    """
-    from client import deid as lines
-    from client.errors import ClientError
-
-    if profile not in ("clinical", "strict") or language not in ("en", "zh", "auto"):
-        raise ClientError(
-            "use --profile clinical|strict and --language en|zh|auto", code="bad-option"
-        )
-    chosen: Literal["clinical", "strict"] = "strict" if profile == "strict" else "clinical"
-    spoken: Literal["en", "zh", "auto"] = (
-        "en" if language == "en" else "zh" if language == "zh" else "auto"
-    )
-    for line in lines.stream(source, profile=chosen, language=spoken):
-        sys.stdout.write(line + "\n")
+app.command("scrub")(cli_scrub.scrub)
+app.command("review")(cli_scrub.review)
+app.command("deid")(cli_scrub.deid)
 
 
 @app.command()
@@ -262,18 +201,6 @@ def _decide(directory: Path, run_name: str, decision: Literal["approved", "refus
     except OSError:
         raise ClientError(f"the decision cannot be written in {directory}; free space") from None
     typer.echo(f"{run_name} is {decision} (plan {decisions.digest(proposed)})")
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())  # fmt: skip
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:

@@ -6,16 +6,17 @@ import json
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from audit import canonical
-from client import records
+from client import columns, records, redact, scrubbing
 from client.errors import ClientError
 from client.folder import Folder
 from client.records import Reading, Record
+from client.scrubbing import SiteScrubber
 from configs import files
 from privacy.errors import Quarantined
 
@@ -23,9 +24,19 @@ if TYPE_CHECKING:
     from model.base import Base
     from model.labels import Labels
     from model.prompts import Example
-    from privacy.scrub import Scrubbed, Scrubber
 
 Progress = Callable[[int, int], None]
+Outcome = Any
+"""A scrubbed text, with `text`, `spans` and `counts`, or the `Quarantined` why there is none."""
+Seen = Callable[[Record, tuple[Outcome, Outcome]], None]
+
+
+class Scrubber(redact.Reader, Protocol):
+    """What scrubs texts and says by a digest what it is."""
+
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+
 
 log = logging.getLogger("privity.people")
 
@@ -101,20 +112,29 @@ def read(folder: Folder) -> Reading:
     return records.read(folder.data, person_column=folder.settings.data.person_column)
 
 
-def scrubber(folder: Folder) -> Scrubber:
+def scrubber(folder: Folder) -> SiteScrubber:
     """The scrubber that the site's settings ask for, keyed by the site's secret."""
-    from privacy.scrub import Scrubber
-
-    data = folder.settings.data
-    return Scrubber.load(
-        profile=data.profile, language=data.language, secret=folder.pseudonym_secret()
-    )
+    return scrubbing.load(folder)
 
 
 def scrub(
-    reading: Reading, tool: Scrubber, *, progress: Progress | None = None, batch: int = 256
+    reading: Reading,
+    tool: Scrubber,
+    *,
+    said: Mapping[str, str] | None = None,
+    seen: Seen | None = None,
+    progress: Progress | None = None,
+    batch: int = 256,
 ) -> Scrub:
-    """Scrub every record's instruction and response.
+    """Scrub every record's instruction and response, knowing what its columns say.
+
+    Args:
+        reading: the records.
+        tool: the scrubber.
+        said: what columns are, where the site states it (`columns.stated`).
+        seen: told of each record with the outcomes of both halves, before anything is judged.
+        progress: told of records done and of all.
+        batch: records at a time.
 
     Guarantees: a record whose instruction or response is quarantined is held back whole; nothing
         passes unscanned.
@@ -128,7 +148,9 @@ def scrub(
     total = len(reading.records)
     for start in range(0, total, batch):
         part = reading.records[start : start + batch]
-        for record, outcome in zip(part, _pairs(part, tool), strict=True):
+        for record, outcome in zip(part, _pairs(part, tool, said or {}), strict=True):
+            if seen:
+                seen(record, outcome)
             fault = next((half for half in outcome if isinstance(half, Quarantined)), None)
             if fault is not None:
                 held[fault.code] += 1
@@ -158,12 +180,18 @@ def scrub(
 
 
 def _pairs(
-    part: Sequence[Record], tool: Scrubber
-) -> list[tuple[Scrubbed | Quarantined, Scrubbed | Quarantined]]:
+    part: Sequence[Record], tool: Scrubber, said: Mapping[str, str]
+) -> list[tuple[Outcome, Outcome]]:
     persons = [record.person for record in part]
-    asked = list(tool.scrub_many([record.instruction for record in part], persons))
-    answered = list(tool.scrub_many([record.response for record in part], persons))
+    known = [columns.known(record.columns, said) for record in part]
+    asked = list(redact.many(tool, [record.instruction for record in part], persons, known))
+    answered = list(redact.many(tool, [record.response for record in part], persons, known))
     return list(zip(asked, answered, strict=True))
+
+
+def stated(folder: Folder) -> dict[str, str]:
+    """What columns are, where the site's settings state it."""
+    return columns.stated(folder.settings.scrub.columns.model_dump())
 
 
 def group(

@@ -34,6 +34,9 @@ SHAPES: Final = (
 )
 _WANTED: Final = "instruction+response, input+output, prompt+completion, or messages"
 _DELIMITERS: Final = (",", ";", "\t")
+_TEXTS: Final = frozenset({name for shape in SHAPES for name in shape} | {"context", "institution"})
+_MAX_VALUE: Final = 200
+_MAX_VALUES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Record:
         category: the institution's own class, if any.
         institution: the name that the record itself carries, if any.
         line: where it stands, from 1: line of JSONL or CSV, position in a JSON array.
+        columns: its other columns that hold a word or a number, such as the person's name; they
+            are never trained on, and tell the scrub what to look for.
     """
 
     person: str = field(repr=False)
@@ -55,6 +60,7 @@ class Record:
     category: str | None = field(repr=False)
     institution: str | None
     line: int
+    columns: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +275,21 @@ def _record(row: Mapping[str, Any], line: int, person_column: str) -> Record:
         category=_label(row.get("category")),
         institution=_label(row.get("institution")),
         line=line,
+        columns=tuple(_columns(row)),
     )
+
+
+def _columns(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The columns that are no text of the record; of a list, such as relatives, each value."""
+    for name, value in row.items():
+        if name in _TEXTS:
+            continue
+        for number, item in enumerate(value if isinstance(value, list) else [value]):
+            plain = isinstance(item, str | int | float) and not isinstance(item, bool)
+            if not plain or number >= _MAX_VALUES or not 0 < len(str(item)) <= _MAX_VALUE:
+                continue
+            if not _surrogates(str(item)):
+                yield name, str(item)
 
 
 def _pair(row: Mapping[str, Any]) -> tuple[str, str]:

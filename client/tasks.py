@@ -262,7 +262,7 @@ class Tasks:
     def _open_records(self, plan: Plan, log: Log) -> tuple[Any, ...]:
         folder = self._folder
         tool = people.scrubber(folder)
-        done = people.scrub(people.read(folder), tool)
+        done = people.scrub(people.read(folder), tool, said=people.stated(folder))
         commitment = people.keep_report(folder, done.report)
         log.append(
             "pii-scrub",

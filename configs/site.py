@@ -46,6 +46,41 @@ class RuntimeTable(Table):
     connect_timeout_s: Positive = 300.0
 
 
+ColumnName = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class ColumnsTable(Table):
+    """What columns of the records are, where their names do not say so."""
+
+    names: tuple[ColumnName, ...] = ()
+    ids: tuple[ColumnName, ...] = ()
+    national_ids: tuple[ColumnName, ...] = ()
+    phones: tuple[ColumnName, ...] = ()
+    emails: tuple[ColumnName, ...] = ()
+    addresses: tuple[ColumnName, ...] = ()
+    dates: tuple[ColumnName, ...] = ()
+    quasi: tuple[ColumnName, ...] = ()
+    plain: tuple[ColumnName, ...] = ()
+
+
+class DetectorTable(Table):
+    """A further detector in a local folder, pinned by its digest."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    use: Literal["token-classification", "gliner", "medical"]
+    labels: dict[str, str] = Field(default_factory=dict)
+    score: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class ScrubTable(Table):
+    """What de-identification uses beyond what is built in."""
+
+    lists: str = ""
+    models: Annotated[tuple[DetectorTable, ...], Field(max_length=8)] = ()
+    columns: ColumnsTable = ColumnsTable()
+
+
 class Site(Table):
     """One institution (site.toml)."""
 
@@ -53,6 +88,7 @@ class Site(Table):
     name: Name
     coordinator: Annotated[str, Field(pattern=r"^[A-Za-z0-9.\-\[\]:]+:\d{1,5}$")]
     data: DataTable = DataTable()
+    scrub: ScrubTable = ScrubTable()
     budget: BudgetTable = BudgetTable()
     policy: PolicyTable = PolicyTable()
     runtime: RuntimeTable = RuntimeTable()

@@ -33,7 +33,7 @@ def test_no_message_repeats_a_record_of_a_bad_file(say: Any, site: Path, case: s
     assert one_sentence(err)
     assert "records.jsonl" in err
     assert SECRET not in out + err
-    assert not (site / "scrub-review.jsonl").exists()
+    assert not (site / "review").exists()
 
 
 def test_a_table_without_a_header_does_not_show_its_first_record(say: Any, site: Path) -> None:
@@ -59,7 +59,8 @@ def test_the_good_lines_go_on_beside_the_bad_ones(say: Any, site: Path) -> None:
     assert "no-response" in out
     assert "truncated" in out
     assert SECRET not in out + err
-    assert (site / "scrub-review.jsonl").stat().st_mode & 0o777 == 0o600
+    assert (site / "review").stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (site / "review").iterdir())
 
 
 @pytest.mark.parametrize(

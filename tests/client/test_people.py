@@ -121,7 +121,7 @@ def test_the_review_file_is_private_and_shows_both_sides(
     )
     monkeypatch.setattr(people, "scrubber", lambda folder: Tool())
     out = tmp_path / "review.jsonl"
-    report = review.dry_run(site, sample=3, out=out)
+    report = review.dry_run(site, sample=3, out=out).report
     assert out.stat().st_mode & 0o077 == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == 3
