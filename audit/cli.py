@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audit import cli_officer
+
 if TYPE_CHECKING:
     from audit.entries import Entry, Proven
     from audit.findings import Fault, Findings
     from audit.trace import Score, Trace
 
 app = typer.Typer(no_args_is_help=True)
+cli_officer.register(app)
 _BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is
