@@ -1,4 +1,4 @@
-"""`privity audit report|export`: what an officer hands on."""
+"""`privity audit report|officer|sign-off|serve`: what an officer writes, signs and looks at."""
 
 from __future__ import annotations
 
@@ -48,6 +48,132 @@ def report(
         )
 
 
+def officer(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, kept private.")],
+    name: Annotated[str, typer.Option(help="The officer's or the office's name in sign-offs.")],
+) -> None:
+    """Make an officer's own keys and sign-off log.
+
+    Example: privity audit officer compliance --name compliance-office
+    """
+    from audit.signoff import Officer
+
+    made = Officer.create(folder, name)
+    typer.echo(f"officer {made.name}, fingerprint {made.fingerprint}")
+
+
+def sign_off(
+    context: typer.Context,
+    bundle: BUNDLE,
+    officer: Annotated[Path, typer.Option(metavar="FOLDER", help="Made by privity audit officer.")],
+    log: Annotated[str, typer.Option(metavar="NAME", help="Whose log was read.")] = "",
+    first: Annotated[int, typer.Option(min=0, help="The first entry that was read.")] = 0,
+    last: Annotated[
+        int | None, typer.Option(min=0, help="The last; by default the newest.")
+    ] = None,
+    objected: Annotated[bool, typer.Option("--objected", help="Read, and objected to.")] = False,
+) -> None:
+    """Sign that a range of a log was read; without --log, list what was signed.
+
+    Example: privity audit sign-off bundle --officer compliance --log clinic-a --first 0 --last 40
+
+    Ends with 4 if a log is not, any more, the one that was signed off.
+    """
+    from audit import bundle as bundles
+    from audit import reading, verify
+    from audit.errors import AuditError
+    from audit.signoff import DECISIONS, Officer
+
+    opened, desk = bundles.read(bundle), Officer.open(officer)
+    if log:
+        held = verify.verify(bundle, recompute=context.obj["recompute"]).ok
+        known = reading.logs(opened)
+        if last is None and log in known:
+            last = reading.stated(opened, *known[log])[0].size - 1
+        read = (r for r in reading.records(opened, log) if first <= r.entry.index <= (last or 0))
+        problems = sum(1 for r in read if r.entry.problem) if log in known else 0
+        desk.sign(
+            opened,
+            log=log,
+            first=first,
+            last=last or 0,
+            decision=DECISIONS[objected],
+            holds=held,
+            problems=problems,
+        )
+    words = {True: "fits", False: "DOES NOT FIT", None: "not in this bundle"}
+    listed = desk.listed(opened)
+    for item in listed:
+        typer.echo(
+            f"{item.time:%Y-%m-%d %H:%M:%SZ}  {item.decision}  {item.log} {item.first} to "
+            f"{item.last}  problems {item.problems}  verifier {item.verdict}  {words[item.fits]}"
+        )
+    typer.echo(f"{len(listed)} signed by {desk.name}")
+    if any(item.fits is False for item in listed):
+        raise AuditError("a log is not the one that was signed off", code="signoff-differs")
+
+
+def serve(
+    context: typer.Context,
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A bundle, a folder of bundles, or a coordinator's folder."
+        ),
+    ],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8090,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="HOST[:PORT]", help="A name that a proxy calls it by."),
+    ] = None,
+    header: Annotated[
+        str,
+        typer.Option(
+            "--proxy-header",
+            metavar="NAME",
+            help="Log-in is the reverse proxy's: this header names who asks. Loopback only.",
+        ),
+    ] = "",
+    officer: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Who signs off; made by privity audit officer."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the index of a bundle is kept.")
+    ] = None,
+    trust: TRUST = None,
+) -> None:
+    """Show evidence in a browser: read-only, no script, logged in by a link that works once.
+
+    Example: privity audit serve bundle --officer compliance
+
+    Every bundle is verified before the page answers. Ctrl-C ends it.
+    """
+    from audit import page_run, page_shelf, trusted
+    from audit.signoff import Officer
+
+    books = page_shelf.load(
+        directory,
+        recompute=context.obj["recompute"],
+        trust=trusted.keys(trust or ()),
+        cache=cache or page_shelf.default_cache(),
+        tell=lambda text: typer.echo(text, err=True),
+    )
+    page_run.run(
+        books,
+        host=host,
+        port=port,
+        names=names or (),
+        header=header,
+        officer=None if officer is None else Officer.open(officer),
+        tell=typer.echo,
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `privity audit`."""
     app.command()(report)
+    app.command()(officer)
+    app.command("sign-off")(sign_off)
+    app.command()(serve)

@@ -135,6 +135,19 @@ def prove(bundle: Bundle, name: str, index: int) -> Exact:
     return Exact(proven, body, text)
 
 
+def root(bundle: Bundle, name: str, size: int) -> bytes:
+    """Return the root over the first `size` entries of a log, from its stored hash tiles.
+
+    Raises:
+        AuditError: the log is not that long, or a tile cannot be read.
+    """
+    where, source = logs(bundle)[name]
+    now = stated(bundle, where, source)[0].size
+    if not 0 < size <= now:
+        raise AuditError(f"the log of {name} has {now} entries and not {size}", code="bad-sizes")
+    return _Stored(bundle, where, now).root(size)
+
+
 def _tile(level: str, index: int, count: int) -> tiles.Tile:
     """The tile that holds item `index` of a level with `count` items."""
     number = index // tiles.WIDTH
@@ -163,6 +176,10 @@ class _Stored:
                 proof.append(self._range(start, middle))
                 start = middle
         return tuple(reversed(proof))
+
+    def root(self, size: int) -> bytes:
+        """Return the root over the first `size` leaves."""
+        return self._range(0, size)
 
     def _range(self, start: int, end: int) -> bytes:
         """Hash leaves [start, end), whose start is a multiple of the next power of two."""
