@@ -1,4 +1,4 @@
-"""`privity audit report|officer|sign-off|serve`: what an officer writes, signs and looks at."""
+"""`privity audit report|export|officer|sign-off|serve`: what an officer writes and signs."""
 
 from __future__ import annotations
 
@@ -46,6 +46,38 @@ def report(
             f"{bundle} does not verify: {first.where}: {first.sentence}; the report says so",
             code="faulty",
         )
+
+
+def export(
+    context: typer.Context,
+    bundle: BUNDLE,
+    form: Annotated[str, typer.Option("--format", metavar="fhir|ocsf|csv", help="The form.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
+) -> None:
+    """Copy the entries of a bundle into the form that another system takes.
+
+    Example: privity audit export bundle --format fhir --out events.ndjson
+
+    fhir: HL7 FHIR R4 AuditEvent, one a line. ocsf: OCSF base events, one a line. csv: a table. Ends
+    with 4, and writes nothing, if a byte of the bundle is not what was signed.
+    """
+    from audit import bundle as bundles
+    from audit import formats, reading, verify
+    from audit.errors import AuditError
+
+    if form not in formats.FORMS:
+        raise AuditError(
+            f"use --format {'|'.join(formats.FORMS)}", code="no-such-form", exit_code=2
+        )
+    findings = verify.verify(bundle, recompute=context.obj["recompute"])
+    if not findings.intact:
+        first = findings.faults[0]
+        raise AuditError(
+            f"{bundle} is damaged: {first.where}: {first.sentence}; nothing was written",
+            code="faulty",
+        )
+    count = formats.write(reading.merged(bundles.read(bundle)), form, out)
+    typer.echo(f"written: {out}, {count} entries")
 
 
 def officer(
@@ -174,6 +206,7 @@ def serve(
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `privity audit`."""
     app.command()(report)
+    app.command()(export)
     app.command()(officer)
     app.command("sign-off")(sign_off)
     app.command()(serve)

@@ -201,7 +201,8 @@ def build(path: Path, entries: Iterable[Entry], *, run: str) -> Index:
         partial.chmod(0o600)
         partial.replace(path)
     except (OSError, sqlite3.Error) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise AuditError(
             f"the index {path} cannot be written ({type(error).__name__}); choose another folder "
             "with --cache",

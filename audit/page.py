@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from audit import page_views, reading
 from audit.errors import AuditError
+from audit.events import decimal
 from audit.index import Query
 from audit.page_access import COOKIE, HEADERS, SESSION_SECONDS, Access, Visitor
 from audit.page_shelf import Book
@@ -258,6 +259,7 @@ class _Templates:
             lstrip_blocks=True,
         )
         self._environment.filters["moment"] = lambda t: t.strftime("%Y-%m-%d %H:%M:%S UTC")
+        self._environment.filters["decimal"] = decimal
         self._environment.globals.update(shelf=shelf, officer=officer)
 
     def __call__(

@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from markupsafe import Markup
@@ -15,6 +14,7 @@ from audit import charts, reading, release_folder
 from audit.errors import AuditError
 from audit.findings import InstitutionFinding
 from audit.index import Line, Query
+from audit.moments import moment
 from audit.page_shelf import Book
 
 ROUNDS = 50  # of the grid, on one page
@@ -77,7 +77,7 @@ def _budget(site: InstitutionFinding) -> Budget:
     known = site.epsilon is not None and site.cap is not None
     text = f"ε {site.epsilon:.4f} of cap {site.cap:g}" if known else "not recomputed"
     svg = charts.bar(site.epsilon, site.cap, title=site.name, text=text)
-    share = f"{100 * site.epsilon / site.cap:.1f} %" if site.epsilon and site.cap else "–"
+    share = f"{100 * site.epsilon / site.cap:.2f} %" if site.epsilon and site.cap else "–"
     # The picture is made of numbers and an escaped label; a template would escape it again.
     return Budget(site, Markup(svg), share)  # noqa: S704
 
@@ -117,8 +117,8 @@ def query(given: Mapping[str, str]) -> Query:
         kind=text.get("kind", ""),
         run=text.get("run", ""),
         round=_number(text.get("round", ""), "the round"),
-        since=_moment(text.get("since", ""), "from", end=False),
-        until=_moment(text.get("until", ""), "to", end=True),
+        since=moment(text.get("since", ""), "from", end=False),
+        until=moment(text.get("until", ""), "to", end=True),
         problems=text.get("problems", "") == "1",
         before=_number(text.get("before", ""), "the continuation"),
     )
@@ -130,25 +130,6 @@ def _number(text: str, what: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
         raise AuditError(f"{what} is not a whole number", code="bad-filter", exit_code=2)
     return int(text)
-
-
-def _moment(text: str, what: str, *, end: bool) -> datetime | None:
-    """A day, or a minute of a day, in UTC; the last microsecond of it where a range ends."""
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise AuditError(
-            f"{what} is not a date like 2026-01-31 or 2026-01-31T09:30",
-            code="bad-filter",
-            exit_code=2,
-        ) from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    if end:
-        whole = timedelta(days=1) if len(text) == len("2026-01-31") else timedelta(minutes=1)
-        moment += whole - timedelta(microseconds=1)
-    return moment
 
 
 def commands(book: Book, place: str) -> tuple[str, ...]:
@@ -243,7 +224,10 @@ def _dossier(book: Book) -> Iterator[Step]:
     scores = _fields(book, found["evaluation"][0]) if found["evaluation"] else {}
     yield _step("Evaluation", found["evaluation"], list(_scores(scores)), needed=False)
     yield _step(
-        "Approvals", found["approval"], [(line.log, line.facts) for line in found["approval"]]
+        "Approvals",
+        found["approval"],
+        [(line.log, line.facts) for line in found["approval"]],
+        good=not any(line.problem for line in found["approval"]),
     )
     files: Sequence[release_folder.File] = ()
     if book.bundle.release is not None and releases:
