@@ -10,8 +10,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from audit import charts, reading, release_folder
+from audit import charts, events, reading, release_folder
 from audit.errors import AuditError
+from audit.events import Event
 from audit.findings import InstitutionFinding
 from audit.index import Line, Query
 from audit.moments import moment
@@ -231,14 +232,7 @@ def _dossier(book: Book) -> Iterator[Step]:
     )
     files: Sequence[release_folder.File] = ()
     if book.bundle.release is not None and releases:
-        event = next(
-            (
-                record.entry.event
-                for record in reading.records(book.bundle, releases[0].log)
-                if record.entry.index == releases[0].index
-            ),
-            None,
-        )
+        event = _event(book, releases[0])
         files = release_folder.check(book.bundle.release, event)
     words = {True: "as bound", False: "NOT as bound", None: "not bound by the log"}
     yield _step(
@@ -271,10 +265,16 @@ def _step(
     return Step(heading, "held" if held else "problem", tuple(facts), places)
 
 
-def _fields(book: Book, line: Line) -> Mapping[str, Any]:
-    """The fields of an entry, read from the bundle; empty if it cannot be read."""
+def _event(book: Book, line: Line) -> Event | None:
+    """An entry, read from the bundle and proven; None if it cannot be."""
     try:
-        value: Any = reading.prove(book.bundle, line.log, line.index).proven.statement
-        return dict(value["predicate"]["fields"])
-    except (AuditError, KeyError, TypeError):
-        return {}
+        exact = reading.prove(book.bundle, line.log, line.index)
+        return events.read(exact.proven.statement)
+    except AuditError:
+        return None
+
+
+def _fields(book: Book, line: Line) -> Mapping[str, Any]:
+    """The fields of an entry; empty if it cannot be proven."""
+    event = _event(book, line)
+    return {} if event is None else event.fields

@@ -104,6 +104,21 @@ def test_an_officers_log_is_a_log_that_notices_edits(tmp_path: Path, sound: Any)
     assert again.listed()[0].fits is None
 
 
+def test_a_party_that_signs_off_its_own_log_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    federation = federate(tmp_path / "f")
+    bundle = bundles.read(federate(tmp_path / "o").play().bundle())
+    fields = {
+        "bundle_digest": bundle.digest, "log": "alpha", "first": 0, "last": 1, "size": 2,
+        "root": "sha256:" + "0" * 64, "verdict": "ok", "decision": "reviewed", "problems": 0,
+    }  # fmt: skip
+    federation.append(federation.sites["alpha"], "review-signoff", fields)
+    findings = judge(federation.play().bundle())
+
+    assert [fault.code for fault in findings.faults] == ["own-review"]
+
+
 def test_fhir_events_have_what_the_standard_requires(sound: Any, tmp_path: Path) -> None:
     bundle = bundles.read(sound.root / "bundle")
     count = formats.write(reading.merged(bundle), "fhir", tmp_path / "e.ndjson")

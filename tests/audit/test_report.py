@@ -175,6 +175,24 @@ def test_a_faulty_bundle_says_so_first(copied: Path, account: Any) -> None:
     assert "NOT as bound" in html
 
 
+@pytest.mark.parametrize("name", ["coordinator/checkpoint", "sites/alpha/checkpoint", "plan.json"])
+def test_what_cannot_be_read_is_a_fault_in_the_report_and_no_crash(
+    copied: Path, account: Any, name: str
+) -> None:
+    (copied / name).unlink()
+    html = report_html.page(report.compose(material.gather(copied, recompute=account)))
+
+    assert f"in {name}: {name} is missing; fetch the bundle again." in html
+    test_every_sentence_that_is_there_carries_a_reference(Reader(html))
+
+
+def test_every_sentence_that_is_there_carries_a_reference(read: Reader) -> None:
+    for _, tag, text, links in read.blocks:
+        if tag in ("p", "figcaption", "caption"):
+            assert links, text
+            assert set(links) <= read.ids
+
+
 def test_names_from_a_bundle_are_escaped(sound: Any, account: Any, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(sound.root / "bundle", tmp_path / "b"))
     (copy / "<script>alert(1)<b>").write_text("x")
