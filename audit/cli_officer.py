@@ -12,6 +12,10 @@ TRUST = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE", help="Keys that reached you another way, as for verify."),
 ]
+RELEASE_KEY = Annotated[
+    Path | None,
+    typer.Option("--release-key", metavar="FILE.pem", help="The coordinator's public release key."),
+]
 
 
 def report(
@@ -22,6 +26,7 @@ def report(
         bool, typer.Option("--pdf", help="Also a PDF beside it, made by a browser of this machine.")
     ] = False,
     trust: TRUST = None,
+    release_key: RELEASE_KEY = None,
 ) -> None:
     """Write what a bundle shows for people who read no code: one HTML file, perhaps a PDF.
 
@@ -35,7 +40,10 @@ def report(
     from audit.errors import AuditError
 
     gathered = material.gather(
-        bundle, recompute=context.obj["recompute"], trust=trusted.keys(trust or ())
+        bundle,
+        recompute=context.obj["recompute"],
+        trust=trusted.keys(trust or ()),
+        release_key=release_key,
     )
     composed = reports.compose(gathered)
     for path in report_html.write(composed, out, pdf=pdf):
@@ -175,6 +183,7 @@ def serve(
         Path | None, typer.Option(metavar="FOLDER", help="Where the index of a bundle is kept.")
     ] = None,
     trust: TRUST = None,
+    release_key: RELEASE_KEY = None,
 ) -> None:
     """Show evidence in a browser: read-only, no script, logged in by a link that works once.
 
@@ -185,11 +194,13 @@ def serve(
     from audit import page_run, page_shelf, trusted
     from audit.signoff import Officer
 
+    desk = None if officer is None else Officer.open(officer)
     books = page_shelf.load(
         directory,
         recompute=context.obj["recompute"],
         trust=trusted.keys(trust or ()),
         cache=cache or page_shelf.default_cache(),
+        release_key=release_key,
         tell=lambda text: typer.echo(text, err=True),
     )
     page_run.run(
@@ -198,7 +209,7 @@ def serve(
         port=port,
         names=names or (),
         header=header,
-        officer=None if officer is None else Officer.open(officer),
+        officer=desk,
         tell=typer.echo,
     )
 

@@ -38,6 +38,7 @@ class Material:
     entries: int
     kinds: Mapping[str, int]
     recompute: Recompute
+    release_key: Path | None = None
 
     @property
     def run(self) -> str:
@@ -119,8 +120,20 @@ class Material:
         return tuple(points)
 
 
-def gather(path: Path, *, recompute: Recompute, trust: Mapping[str, str] | None = None) -> Material:
+def gather(
+    path: Path,
+    *,
+    recompute: Recompute,
+    trust: Mapping[str, str] | None = None,
+    release_key: Path | None = None,
+) -> Material:
     """Verify a bundle and read it for a report.
+
+    Args:
+        path: the bundle's folder.
+        recompute: as for `verify`.
+        trust: as for `verify`.
+        release_key: the coordinator's public release key (PEM), if it came another way.
 
     Raises:
         AuditError: there is no bundle (exit code 2), or its manifest cannot be read.
@@ -138,7 +151,14 @@ def gather(path: Path, *, recompute: Recompute, trust: Mapping[str, str] | None 
         if record.entry.problem:
             problems.append(record)
     return Material(
-        bundle, findings, tuple(kept), tuple(problems), kinds.total(), dict(kinds), recompute
+        bundle,
+        findings,
+        tuple(kept),
+        tuple(problems),
+        kinds.total(),
+        dict(kinds),
+        recompute,
+        release_key,
     )
 
 

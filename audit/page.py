@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode
 
 import jinja2
 from fastapi import FastAPI, Request
-from fastapi.exceptions import HTTPException
+from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from audit import page_views, reading
@@ -58,9 +58,10 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
     async def _guarded(request: Request, call_next: _Next) -> Response:
         if not access.answers(request.headers.get("host", "")):
             return PlainTextResponse("this page does not answer to that name\n", 421)
+        # Twice means that a proxy added its own to one that it should have removed.
+        named = request.headers.getlist(access.header) if access.header else []
         visitor = access.visitor(
-            request.cookies.get(COOKIE, ""),
-            request.headers.get(access.header, "") if access.header else "",
+            request.cookies.get(COOKIE, ""), named[0] if len(named) == 1 else ""
         )
         request.state.visitor = visitor
         if visitor is None and request.url.path not in _OPEN:
@@ -72,6 +73,7 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
         status = 400 if error.exit_code == 2 else 409
         return show(request, "refused.html", status=status, sentence=str(error))
 
+    @app.exception_handler(RequestValidationError)
     @app.exception_handler(404)
     @app.exception_handler(405)
     async def unknown(request: Request, error: Exception) -> Response:

@@ -28,6 +28,7 @@ class Book:
     findings: Findings
     verified: datetime
     index: Index
+    release_key: Path | None = None
 
     @property
     def run(self) -> str:
@@ -71,6 +72,7 @@ def load(
     recompute: Recompute,
     trust: Mapping[str, str],
     cache: Path,
+    release_key: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[Book, ...]:
     """Verify and index every bundle of a folder.
@@ -91,7 +93,9 @@ def load(
         tell(f"verifying {path}")
         findings = verify.verify(path, recompute=recompute, trust=trust)
         key = _key(path, {book.key for book in books})
-        books.append(Book(key, bundle, findings, datetime.now(UTC), index.opened(bundle, cache)))
+        books.append(
+            Book(key, bundle, findings, datetime.now(UTC), index.opened(bundle, cache), release_key)
+        )
     if not books:
         raise AuditError(f"no bundle in {folder} can be read; fetch them again", code="bad-bundle")
     return tuple(books)

@@ -233,7 +233,7 @@ def _dossier(book: Book) -> Iterator[Step]:
     files: Sequence[release_folder.File] = ()
     if book.bundle.release is not None and releases:
         event = _event(book, releases[0])
-        files = release_folder.check(book.bundle.release, event)
+        files = release_folder.check(book.bundle.release, event, key=book.release_key)
     words = {True: "as bound", False: "NOT as bound", None: "not bound by the log"}
     yield _step(
         "Signature and files", releases,

@@ -257,8 +257,9 @@ def _release(of: Material) -> Iterator[Part]:
         fields = record.entry.event.fields
         adapter, when = short(fields["adapter_digest"]), moment(record)
         yield say("released", [ref(record)], coordinator=who, adapter=adapter, time=when)
-        cited = [ref(record), *refs(of.of("aggregation", who)[-1:]), of.check("meaning")]
-        yield say("follows", cited, reference=short(fields["reference_digest"]))
+        if of.findings.consistent:
+            cited = [ref(record), *refs(of.of("aggregation", who)[-1:]), of.check("meaning")]
+            yield say("follows", cited, reference=short(fields["reference_digest"]))
     if not releases:
         yield say("not-released", [of.check("search")], coordinator=who)
     folder = of.bundle.release
@@ -266,7 +267,7 @@ def _release(of: Material) -> Iterator[Part]:
         return
     last = releases[-1]
     rows = []
-    for file in release_folder.check(folder, last.entry.event):
+    for file in release_folder.check(folder, last.entry.event, key=of.release_key):
         state = {True: "as bound", False: "NOT as bound", None: "not bound by the log"}[file.holds]
         cited_file = Reference("file", f"release/{file.name}", file.digest)
         cells = (file.name, file.what, short(file.digest), file.bound_by, state)

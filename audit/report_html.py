@@ -16,6 +16,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
+from audit import controls
 from audit.errors import AuditError
 from audit.report import Report
 from audit.sentences import Figure, Part, Reference, Section, Sentence, Table, Unfounded
@@ -203,8 +204,10 @@ def _reference(item: Reference) -> str:
         what = f"entry {index} of the log of {name}"
     elif item.kind == "check":
         what = CHECKS[item.place]
+    elif item.kind == "file":
+        what = "a file of the bundle"
     else:
-        what = "a file of the bundle" if item.kind == "file" else "a law or standard"
+        what = next((s.about for s in controls.sources() if s.name == item.place), "a source")
     return (
         f'<tr id="{escape(item.anchor)}"><th scope="row">{escape(item.place)}</th>'
         f'<td data-label="what it is">{escape(what)}</td>'

@@ -57,8 +57,13 @@ class Officer:
         """Make keys and an empty log in a new folder.
 
         Raises:
-            AuditError: exit code 2; there are keys already, or the folder cannot be written.
+            AuditError: exit code 2; there are keys already, the folder cannot be written, or the
+                name cannot be a log's.
         """
+        try:
+            keys.check_name(name)
+        except AuditError as error:
+            raise AuditError(str(error), code=error.code, exit_code=2) from None
         ring = keys.create(folder / _KEYS, name)
         log = Log.create(folder / _LOG, keys=ring)
         log.checkpoint()

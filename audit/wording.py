@@ -126,13 +126,14 @@ _REST = {
     "copies": "{coordinator} marked {count} copies, one for each of {names}, after it had "
     "committed to every mark.",
     "not-released": "The log of {coordinator} has no release of this run.",
-    "files": "The release holds these files, and the log binds each by its digest.",
+    "files": "The release holds these files; the state says whether each is the one whose digest "
+    "the log holds.",
     "rounds-shown": "The table shows the first {shown} of {rounds} rounds.",
 }
 _CONTROLS = {
     "controls": "This table maps what {source} asks for to entries of this bundle and to what "
-    "they leave open; it was read on {checked}, is to be confirmed by counsel, and awards no "
-    "verdict.",
+    "they leave open; the source was read: {checked}; each line is to be confirmed by counsel and "
+    "awards no verdict.",
 }
 TEMPLATES: Mapping[str, str] = {
     **_SUMMARY,

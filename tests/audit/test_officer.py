@@ -46,6 +46,7 @@ def test_a_sign_off_by_command_is_listed_and_found_to_fit(
     bundle, desk = sound.root / "bundle", tmp_path / "desk"
     assert say("officer", desk, "--name", "office")[0] == 0
     assert say("officer", desk, "--name", "office")[0] == 2
+    assert say("officer", tmp_path / "x", "--name", "../office")[0] == 2
     code, out, _ = say("sign-off", bundle, "--officer", desk, "--log", "alpha")
     assert code == 0
     assert "reviewed  alpha 0 to 7  problems 0  verifier ok  fits" in out
