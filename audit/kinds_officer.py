@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from audit.fields import COUNT, DIGEST, NAME, OneOf, Table
 
+SIGN_OFF = "review-signoff"
 KINDS: Mapping[str, Table] = {
     # An officer read entries `first` to `last` of a party's log, which then had `size` entries
     # under `root`, in a bundle of that digest; no free text, which could name a person.
-    "review-signoff": Table(
+    SIGN_OFF: Table(
         {
             "bundle_digest": DIGEST,
             "log": NAME,

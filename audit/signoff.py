@@ -15,9 +15,9 @@ from audit import keys, reading
 from audit.bundle import Bundle
 from audit.canonical import JSON
 from audit.errors import AuditError
+from audit.kinds_officer import SIGN_OFF
 from audit.log import Log
 
-KIND = "review-signoff"
 DECISIONS = ("reviewed", "objected")
 _KEYS, _LOG = "keys", "log"
 
@@ -133,7 +133,7 @@ class Officer:
             "decision": decision,
             "problems": problems,
         }
-        self._log.append(KIND, fields)
+        self._log.append(SIGN_OFF, fields)
         self._log.checkpoint()
         return self.listed(bundle)[-1]
 
@@ -154,7 +154,7 @@ class Officer:
                 bundle_digest=fields["bundle_digest"],
                 fits=_fits(bundle, fields),
             )
-            for entry in self._log.entries(KIND)
+            for entry in self._log.entries(SIGN_OFF)
             for fields in (entry.event.fields,)
         )
 

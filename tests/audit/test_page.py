@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the test client warns about its own HTTP library
@@ -297,6 +299,44 @@ def test_a_damaged_entry_is_never_shown_as_held(
     answer = app.get("/b/bundle/entry/hub/0")
     assert answer.status_code == 409
     assert "The signature holds" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["coordinator/checkpoint", "sites/alpha/checkpoint", "plan.json", "release/README.md",
+     "release/adapter_model.safetensors", "coordinator/tile/entries", "coordinator/tile/0"],
+)  # fmt: skip
+def test_every_view_of_a_bundle_with_a_hole_answers_and_says_faulty(
+    federation: Any, account: Any, access: Access, tmp_path: Path, name: str
+) -> None:
+    copy = Path(shutil.copytree(federation.root / "bundle", tmp_path / "bundle"))
+    hole = copy / name
+    shutil.rmtree(hole) if hole.is_dir() else hole.unlink()
+    books = page_shelf.load(copy, recompute=account, trust={}, cache=tmp_path / "cache")
+    app = TestClient(page.create(books, access), base_url=BASE)
+    app.get(f"/login?token={access.link()}")
+
+    for path in ("/", "/b/bundle", "/b/bundle/entries", "/b/bundle/release",
+                 "/b/bundle/witnesses", "/b/bundle/signoff"):  # fmt: skip
+        answer = app.get(path)
+        assert answer.status_code == 200, path
+        assert "FAULTY" in answer.text, path
+    assert app.get("/b/bundle/entry/hub/4").status_code in (200, 400, 409)
+
+
+_ANY = st.text(max_size=20) | st.sampled_from(["1", "0", "hub", "2026-01-01", "-1", "9" * 15, "\0"])
+
+
+@given(asked=st.dictionaries(
+    st.sampled_from(["institution", "kind", "run", "round", "since", "until", "problems",
+                     "before", "first", "x"]), _ANY, max_size=6,
+))  # fmt: skip
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_asked_is_answered_or_refused(
+    client: TestClient, asked: dict[str, str]
+) -> None:
+    for path in ("/b/bundle/entries", "/b/bundle"):
+        assert client.get(path, params=asked).status_code in (200, 400)
 
 
 def test_the_dossier_leads_from_updates_to_the_signature(client: TestClient) -> None:
