@@ -129,10 +129,6 @@ class Index:
             values = db.execute("SELECT word FROM words WHERE word LIKE ?", (f"{column}:%",))
             return tuple(sorted(word.partition(":")[2] for (word,) in values if word != "run:"))
 
-    def newest(self, kind: str, *, limit: int = 1, log: str = "") -> tuple[Line, ...]:
-        """The newest entries of a kind."""
-        return self.search(Query(kind=kind, institution=log), limit=limit).lines
-
     def problems(self, log: str, first: int, last: int) -> int:
         """How many of the entries `first` to `last` of a log report a problem."""
         with self._read() as db:

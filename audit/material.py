@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,6 @@ class Material:
     kept: tuple[Record, ...]
     problems: tuple[Record, ...]
     entries: int
-    kinds: Mapping[str, int]
     recompute: Recompute
     release_key: Path | None = None
 
@@ -142,10 +140,9 @@ def gather(
     bundle = bundles.read(path)
     kept: list[Record] = []
     problems: list[Record] = []
-    kinds: Counter[str] = Counter()
-    for record in reading.merged(bundle):
+    entries = 0
+    for entries, record in enumerate(reading.merged(bundle), start=1):  # noqa: B007
         event = record.entry.event
-        kinds[event.kind] += 1
         if event.run in (None, bundle.run) or event.kind == "budget-reserved":
             kept.append(record)
         if record.entry.problem:
@@ -155,8 +152,7 @@ def gather(
         findings,
         tuple(kept),
         tuple(problems),
-        kinds.total(),
-        dict(kinds),
+        entries,
         recompute,
         release_key,
     )
