@@ -43,6 +43,7 @@ _EXTRAS = {
     "model": "client",
     "client": "client",
     "server": "server",
+    "audit": "audit-page",
 }
 _INTERRUPTED = 130
 _OURS = ("configs", "privacy", "model", "audit", "client", "server", "demo")

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audit import cli_officer
+
 if TYPE_CHECKING:
     from audit.entries import Entry, Proven
     from audit.findings import Fault, Findings
     from audit.trace import Score, Trace
 
 app = typer.Typer(no_args_is_help=True)
+cli_officer.register(app)
 _BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is
@@ -86,6 +89,12 @@ def show(
     round_number: Annotated[
         int | None, typer.Option("--round", min=0, help="Only this round, counted from 0.")
     ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Not before this day or minute (UTC).")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(metavar="TIME", help="Not after this day or minute (UTC).")
+    ] = "",
     problems: Annotated[
         bool, typer.Option("--problems", help="Only what went wrong, and what does not verify.")
     ] = False,
@@ -103,6 +112,7 @@ def show(
     from audit import entries, kinds
     from audit import verify as verifier
     from audit.errors import AuditError
+    from audit.moments import moment
 
     if entry:
         _print_proven(entries.prove(bundle, *_place(entry)), as_json)
@@ -113,6 +123,7 @@ def show(
             code="no-such-kind",
             exit_code=2,
         )
+    first, last = moment(since, "--since", end=False), moment(until, "--until", end=True)
     reading = entries.read(bundle)
     faults: Sequence[Fault] = reading.faults
     if problems:
@@ -124,6 +135,8 @@ def show(
         and (not institution or institution in _about(item))
         and (not run or item.event.run == run)
         and (round_number is None or item.event.round == round_number)
+        and (first is None or item.event.time >= first)
+        and (last is None or item.event.time <= last)
         and (not problems or item.problem)
     ]
     if as_json:

@@ -39,6 +39,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "release": ("adapter_digest",),
     "run-finished": ("outcome", "rounds", "participants"),
     "verifier-run": ("verdict",),
+    "review-signoff": ("log", "first", "last", "decision", "verdict"),
 }
 _DIGEST_SHOWN = 19  # "sha256:" and 12 digits
 

@@ -28,6 +28,8 @@ DOORS = {
     "transformers": r"model/\w+\.py",
     "peft": r"model/\w+\.py",
     "dp_accounting": r"privacy/plan\.py",
+    "fastapi": r"client/serving\.py|audit/page\.py",
+    "jinja2": r"audit/page\.py|model/template\.py",
 }
 
 
@@ -143,6 +145,11 @@ _PROBE = (
     [
         ("import audit.verify", {"torch", "flwr", "transformers", "opacus", "spacy", "peft"}),
         ("import audit.cli, audit.watermark", {"torch", "flwr", "transformers", "dp_accounting"}),
+        ("import audit.cli, audit.verify", {"fastapi", "starlette", "uvicorn", "jinja2"}),
+        (
+            "import audit.report_html, audit.formats, audit.signoff, audit.index, audit.page_shelf",
+            {"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "torch"},
+        ),
         ("import privacy.plan, privacy.ledger", {"torch", "flwr", "transformers", "opacus"}),
         ("import model.shapes, model.frozen, model.catalog", {"torch", "transformers", "peft"}),
         ("import client.cli, server.cli", {"torch", "flwr", "transformers", "spacy", "peft"}),
