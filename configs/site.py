@@ -46,6 +46,15 @@ class RuntimeTable(Table):
     connect_timeout_s: Positive = 300.0
 
 
+class TrainerTable(Table):
+    """The process that opens records: `none` cuts it off from the network or trains nothing.
+
+    `warn` trains also where the system cannot cut it off, and says so.
+    """
+
+    network: Literal["none", "warn"] = "none"
+
+
 class Site(Table):
     """One institution (site.toml)."""
 
@@ -55,6 +64,7 @@ class Site(Table):
     data: DataTable = DataTable()
     budget: BudgetTable = BudgetTable()
     policy: PolicyTable = PolicyTable()
+    trainer: TrainerTable = TrainerTable()
     runtime: RuntimeTable = RuntimeTable()
 
 
