@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from client import cli_audit
+from client import cli_audit, cli_budget
 
 app = typer.Typer(no_args_is_help=True)
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
@@ -188,60 +188,7 @@ def refuse(directory: _DIR, run_name: _RUN) -> None:
     _decide(directory, run_name, "refused")
 
 
-@app.command()
-def budget(directory: _DIR, as_json: _JSON = False) -> None:
-    """The ledger: ε spent, reserved and left for the cohort.
-
-    Example: privity client budget clinic-a
-    """
-    from client import folder
-
-    opened = folder.open_folder(directory)
-    limits = opened.settings.budget
-    balance = opened.ledger().balance(limits.cohort, delta=limits.delta, cap=limits.epsilon)
-    facts: dict[str, Any] = {
-        "cohort": limits.cohort,
-        "unit": "person",
-        "adjacency": "zero-out",
-        "delta": limits.delta,
-        "cap": limits.epsilon,
-        "spent": round(balance.spent, 6),
-        "reserved": round(balance.reserved, 6),
-        "left": round(balance.left, 6),
-        "rows": [
-            {
-                "run": row.run,
-                "noise_multiplier": row.noise_multiplier,
-                "sample_rate": row.sample_rate,
-                "steps": row.steps,
-                "rounds": row.rounds,
-                "rounds_begun": row.rounds_begun,
-                "time": row.time,
-            }
-            for row in balance.rows
-        ],
-    }
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    rows = facts.pop("rows")
-    _print(facts, False)
-    if not rows:
-        typer.echo("no run has reserved anything")
-        return
-    table = Table("run", "σ", "sample rate", "steps", "rounds begun", "reserved at")
-    for row in rows:
-        table.add_row(
-            row["run"],
-            f"{row['noise_multiplier']:g}",
-            f"{row['sample_rate']:g}",
-            str(row["steps"]),
-            f"{row['rounds_begun']} of {row['rounds']}",
-            row["time"],
-        )
-    Console().print(table)
-
-
+app.command("budget")(cli_budget.command)
 app.command("audit")(cli_audit.command)
 
 
