@@ -171,12 +171,18 @@ def run(directory: _DIR) -> None:
 
 
 @app.command()
-def approve(directory: _DIR, run_name: _RUN) -> None:
+def approve(
+    directory: _DIR,
+    run_name: _RUN,
+    digest: Annotated[
+        str, typer.Option(help="Approve only if this is still the plan's digest.")
+    ] = "",
+) -> None:
     """Approve a proposed run; the decision is signed into the log.
 
     Example: privity client approve clinic-a triage
     """
-    _decide(directory, run_name, "approved")
+    _decide(directory, run_name, "approved", digest)
 
 
 @app.command()
@@ -192,12 +198,21 @@ app.command("budget")(cli_budget.command)
 app.command("audit")(cli_audit.command)
 
 
-def _decide(directory: Path, run_name: str, decision: Literal["approved", "refused"]) -> None:
+def _decide(
+    directory: Path, run_name: str, decision: Literal["approved", "refused"], digest: str = ""
+) -> None:
     from client import decisions, folder
     from client.errors import ClientError
 
     opened = folder.open_folder(directory)
     proposed = decisions.proposed(opened, run_name)
+    if digest and decisions.digest(proposed) != digest:
+        raise ClientError(
+            f"the plan that was last proposed as {run_name} has the digest "
+            f"{decisions.digest(proposed)}; nothing was decided, look at it first",
+            code="plan-differs",
+            exit_code=3,
+        )
     begun = opened.ledger().begun(run_name)
     if decision == "refused" and begun:
         typer.echo(f"{len(begun)} rounds were trained already; their ε stays spent", err=True)

@@ -42,9 +42,9 @@ def take(folder: Folder, log: Log, invitation: Invitation, message: Down) -> str
         AuditError: the coordinator's log does not extend what we saw of it, or it claims entries
             of ours that there never were.
     """
+    check_not_restored(folder, log, invitation, message.cosigned)
     if not message.have <= log.size:
         raise AuditError("the coordinator claims entries that this log never had", code="have")
-    check_not_restored(folder, log, invitation, message.cosigned)
     return folder.witness().cosign_request(
         message.witness.encode(), log_key=invitation.keys.log, origin=invitation.origin
     )

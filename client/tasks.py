@@ -91,12 +91,7 @@ class Tasks:
         except StaleRequest:
             return self._decided(header, log, digest, "declined", "coordinator-behind", "")
         decisions.remember(folder, plan)
-        rows = folder.ledger().rows(folder.settings.budget.cohort)
-        held = any(row.run == plan.run and row.plan_digest == digest for row in rows)
-        verdict = judge(
-            plan, folder.settings, spent=tuple(row.mechanism for row in rows), reserved=held
-        )
-        reason = verdict.reason
+        reason = self._judge(plan, digest)
         if reason == "none" and not folder.data.is_file():
             reason = "records-missing"
         if reason == "none":
@@ -116,6 +111,12 @@ class Tasks:
                 header, log, digest, "declined", "refused-by-operator", cosignature
             )
         return self._decided(header, log, digest, "accepted", "none", cosignature)
+
+    def _judge(self, plan: Plan, digest: str) -> str:
+        rows = self._folder.ledger().rows(self._folder.settings.budget.cohort)
+        held = any(row.run == plan.run and row.plan_digest == digest for row in rows)
+        spent = tuple(row.mechanism for row in rows)
+        return judge(plan, self._folder.settings, spent=spent, reserved=held).reason
 
     def _decided(
         self, header: Propose, log: Log, digest: str, decision: Any, reason: str, cosignature: str
@@ -170,6 +171,9 @@ class Tasks:
         outbox: Outbox,
     ) -> tuple[int, Mapping[str, Any]]:
         folder = self._folder
+        if self._judge(plan, digest) != "none":
+            # It was acceptable when it was approved; the rules have changed since.
+            raise ClientError("the plan breaks a rule of site.toml", code="not-approved")
         if self._trainer.load(plan, digest) != "none":
             raise ClientError("the plan's model is not on this machine", code="model-missing")
         self._state_trainer(plan, log)

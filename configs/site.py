@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.run import Name, Positive, Table
+from configs.run import Digest, Name, Positive, Table
 
 
 class DataTable(Table):
@@ -31,6 +31,7 @@ class PolicyTable(Table):
 
     approve: Literal["ask", "policy"] = "ask"
     models: tuple[str, ...] = ("smollm2-135m-instruct",)
+    plans: tuple[Digest, ...] = ()
     run_epsilon: Annotated[Positive, Field(le=10)] = 2.0
     max_steps: Annotated[int, Field(ge=1)] = 1000
     max_update_norm: Positive = 10_000.0
