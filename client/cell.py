@@ -38,7 +38,7 @@ _ENVIRONMENT = re.compile(
     r"|PYTHONWARNINGS|PRIVITY_DEBUG"
 )
 _HELLO_BYTES = 4096
-_HELLO_SECONDS = 60.0
+_HELLO_SECONDS = 120.0
 _LINE = 500
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _COUNTED = re.compile(r"[A-Za-z0-9 _./-]{1,64}")

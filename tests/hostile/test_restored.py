@@ -52,6 +52,7 @@ def test_a_whole_folder_from_before_trains_no_more_and_says_how_to_recover(
     assert made.sites["clinic-a"].log().size == size  # nor does it write beside the newer log
     _restore(site, newest)  # as it said
     made.connect()
+    third = made.federation.run_file(name="third", epsilon=0.5)
     made.train(third, resume=True)
     assert made.wire.sent("clinic-a", "update")
 
