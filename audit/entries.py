@@ -25,6 +25,9 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "dp-training": ("noise_multiplier", "sample_rate", "steps", "clip_norm", "unit", "adjacency"),
     "egress": ("verdict", "code"),
     "release-received": ("release_digest",),
+    "request-refused": ("request", "word"),
+    "trainer-started": ("network",),
+    "access-refused": ("interface",),
     "privacy-audit": ("verdict", "effort", "epsilon", "delta"),
     "institution-joined": ("name",),
     "institution-revoked": ("name",),
@@ -66,6 +69,12 @@ class Entry:
             return f"the run was refused by {fields['by']}"
         if kind == "egress" and fields["verdict"] != "cleared":
             return f"the gate let nothing out: {fields['code']}"
+        if kind == "request-refused":
+            return f"a request was refused: {fields['request']}, {fields['word']}"
+        if kind == "trainer-started" and fields["network"] != "none":
+            return "the trainer had the network"
+        if kind == "access-refused":
+            return f"somebody was refused at the {fields['interface']} interface"
         if kind == "privacy-audit" and fields["verdict"] != "passed":
             return f"the audit of the software ended: {fields['verdict']}"
         if kind == "scrub-review" and fields["missed"]:

@@ -16,6 +16,7 @@ from audit.fields import (
     TEXT,
     ListOf,
     MapOf,
+    OneOf,
     Table,
 )
 
@@ -24,6 +25,8 @@ _UPDATE = Table({"institution": NAME, "update_digest": DIGEST})
 KINDS: Mapping[str, Table] = {
     "institution-joined": Table({"name": NAME, "keys": KEYS}),
     "institution-revoked": Table({"name": NAME}),
+    # Somebody without the right key or token; at most a few of each sort are written down.
+    "access-refused": Table({"interface": OneOf(("fleet", "control", "runtime", "other"))}),
     "run-started": Table(
         {
             "plan_digest": DIGEST,

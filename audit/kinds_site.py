@@ -69,6 +69,16 @@ KINDS: Mapping[str, Table] = {
         {"verdict": OneOf(("cleared", "denied")), "code": CODE, "update_digest": DIGEST}
     ),
     "release-received": Table({"release_digest": DIGEST}),
+    # What was asked here, and the fixed word that left in place of an answer, if any word left.
+    "request-refused": Table(
+        {
+            "request": OneOf(("propose", "round", "close", "task", "answer", "unknown")),
+            "word": CODE,
+        },
+        {"plan_digest": DIGEST},
+    ),
+    # Whether the process that opens records could be cut off from the network.
+    "trainer-started": Table({"network": OneOf(("none", "open"))}),
     # Attacks on the software with made-up people: nothing in it depends on a record.
     "privacy-audit": Table(
         {
@@ -106,4 +116,5 @@ IN_RUN = IN_ROUND | {
     "pii-scrub",
     "privacy-audit",
     "release-received",
+    "trainer-started",
 }

@@ -53,6 +53,7 @@ def _all(folder: Folder) -> Iterator[Check]:
     yield Check("PASS", "python", version)
     yield _guard("keys", lambda: _keys(folder))
     yield _guard("records", lambda: _records(folder))
+    yield _guard("trainer", lambda: _trainer(folder))
     yield _guard("log", lambda: f"{folder.log().size} entries, intact")
     yield _guard("ledger", lambda: _ledger(folder))
     yield _guard("ledger in log", lambda: _heads(folder))
@@ -97,6 +98,25 @@ def _records(folder: Folder) -> str | Check:
         return Check("WARN", "records", f"{data.name} is readable by everybody",
                      f"chmod o-rwx {data}")  # fmt: skip
     return f"{data.name} is there; privity client scrub reads it"
+
+
+def _trainer(folder: Folder) -> str | Check:
+    from client import cell
+
+    found = cell.probe(folder)
+    if found.network == "none":
+        return "runs without network, sees no key, reads the records and writes none"
+    text = f"this system does not let it be cut off from the network ({found.reason})"
+    if folder.settings.trainer.network == "warn":
+        return Check("WARN", "trainer", text, "put an outbound firewall around this machine")
+    return Check(
+        "FAIL",
+        "trainer",
+        text,
+        "ask the administrator to allow user namespaces (kernel.unprivileged_userns_clone, "
+        "kernel.apparmor_restrict_unprivileged_userns; in a container its seccomp profile), or "
+        'set trainer.network = "warn" in site.toml behind an outbound firewall',
+    )
 
 
 def _ledger(folder: Folder) -> str | Check:

@@ -50,6 +50,7 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
     taken = seconds(found, tokens=passes * run.training.max_tokens / 2)
     return {
         "run": run.name,
+        "plan_digest": decisions.digest(proposed),
         "decision": "acceptable" if verdict.reason == "none" else verdict.reason,
         "epsilon_before": round(verdict.epsilon_before, 4),
         "epsilon_after": round(verdict.epsilon_after, 4),

@@ -251,6 +251,10 @@ run_epsilon = 2.0                   # the most that one run may ask for
 max_steps = 1000
 max_update_norm = 10000.0
 
+[trainer]
+network = "none"                    # none: without network or not at all; warn: also where the
+                                    # system cannot cut the trainer off
+
 [runtime]
 threads = 0                         # 0: all
 chunk_tokens = 384                  # bounds memory: padded tokens trained on at a time

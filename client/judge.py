@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from client import decisions
 from configs.run import Plan
 from configs.site import Site
 from privacy import plan as accounting
@@ -58,6 +59,8 @@ def _reason(plan: Plan, site: Site, alone: float, after: float) -> str:
         return "plan-inconsistent"
     if plan.model not in site.policy.models:
         return "model-not-allowed"
+    if site.policy.plans and decisions.digest(plan) not in site.policy.plans:
+        return "plan-not-listed"
     if plan.delta != site.budget.delta:
         return "delta-mismatch"
     if plan.steps > site.policy.max_steps:

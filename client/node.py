@@ -23,7 +23,7 @@ from flwr.supernode import start_client_internal as loop
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client import connect, identity
+from client import cell, connect, identity
 from client.errors import ClientError
 from client.folder import Folder
 from client.gate import GatedFactory
@@ -50,10 +50,12 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
 
     Raises:
         ClientError: not invited, the coordinator is unreachable (5), is not who the invitation
-            names (4), does not know this node (3), or the folder is in use (3).
+            names (4), does not know this node (3), the folder is in use (3), or the trainer cannot
+            be cut off from the network and must be (3).
     """
     invitation = folder.invitation()
     with folder.lock():
+        cell.check(folder)
         connect.wait_for(folder, invitation, report=report)
         state = GatedFactory(folder)
         secret = folder.runtime / "superexec.secret"

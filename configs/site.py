@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.run import Name, Positive, Table
+from configs.run import Digest, Name, Positive, Table
 
 
 class DataTable(Table):
@@ -31,6 +31,7 @@ class PolicyTable(Table):
 
     approve: Literal["ask", "policy"] = "ask"
     models: tuple[str, ...] = ("smollm2-135m-instruct",)
+    plans: tuple[Digest, ...] = ()
     run_epsilon: Annotated[Positive, Field(le=10)] = 2.0
     max_steps: Annotated[int, Field(ge=1)] = 1000
     max_update_norm: Positive = 10_000.0
@@ -81,6 +82,15 @@ class ScrubTable(Table):
     columns: ColumnsTable = ColumnsTable()
 
 
+class TrainerTable(Table):
+    """The process that opens records: `none` cuts it off from the network or trains nothing.
+
+    `warn` trains also where the system cannot cut it off, and says so.
+    """
+
+    network: Literal["none", "warn"] = "none"
+
+
 class Site(Table):
     """One institution (site.toml)."""
 
@@ -91,6 +101,7 @@ class Site(Table):
     scrub: ScrubTable = ScrubTable()
     budget: BudgetTable = BudgetTable()
     policy: PolicyTable = PolicyTable()
+    trainer: TrainerTable = TrainerTable()
     runtime: RuntimeTable = RuntimeTable()
 
 

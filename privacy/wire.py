@@ -45,6 +45,7 @@ DECLINES = (
     "refused-by-operator",
     "model-not-allowed",
     "model-not-available",
+    "plan-not-listed",
     "epsilon-over-policy",
     "epsilon-over-budget",
     "delta-mismatch",

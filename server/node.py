@@ -35,6 +35,7 @@ from flwr.superlink.main import create_app
 
 from server.errors import ServerError
 from server.store import Folder
+from server.strangers import Strangers
 
 Asgi = Callable[[Any, Any, Any], Any]
 
@@ -156,7 +157,7 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
         ServerError: a port is taken (exit code 5), with the setting to change.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    app = application(folder)
+    app, strangers = application(folder), Strangers(folder.log)
     settings = folder.settings
     public = _listen(settings.bind, settings.port, "port")
     private = _listen("127.0.0.1", settings.control_port, "control_port")
@@ -169,7 +170,7 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
     }
     outer = uvicorn.Server(
         uvicorn.Config(
-            fleet_only(app),
+            strangers.watch(fleet_only(app), closed=True),
             lifespan="off",
             ssl_certfile=folder.tls / "server.pem",
             ssl_keyfile=str(folder.tls / "server.key"),
@@ -177,7 +178,7 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
             **common,
         )
     )
-    inner = uvicorn.Server(uvicorn.Config(app, **common))
+    inner = uvicorn.Server(uvicorn.Config(strangers.watch(app, closed=False), **common))
 
     async def main() -> None:
         state = app.state.linkstate_factory.state()
