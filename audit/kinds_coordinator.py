@@ -24,6 +24,7 @@ _UPDATE = Table({"institution": NAME, "update_digest": DIGEST})
 KINDS: Mapping[str, Table] = {
     "institution-joined": Table({"name": NAME, "keys": KEYS}),
     "institution-revoked": Table({"name": NAME}),
+    "institution-renewed": Table({"name": NAME, "node_key_digest": DIGEST}),
     "run-started": Table(
         {
             "plan_digest": DIGEST,

@@ -98,15 +98,15 @@ class GatedNodeState(InMemoryNodeState):
                 raise EgressDenied("an answer of an unknown type was held back")
             wire = flower.from_records(self._inflate(message), kind=kind)
             if border.clear(self._folder, wire) is not None:
-                self._state("cleared", "none", wire)
+                state_verdict(self._folder, "cleared", "none", wire)
                 wire = border.with_verdict(self._folder, wire)
             return self._issue(message, request, flower.to_records(wire))
         except (EgressDenied, AuditError) as refusal:
             log.error("%s", refusal)
-            self._state("denied", refusal.code, wire)
+            state_verdict(self._folder, "denied", refusal.code, wire)
         except Exception as fault:
             log.error("the gate could not judge an answer (%s)", type(fault).__name__)
-            self._state("denied", "unforeseen", wire)
+            state_verdict(self._folder, "denied", "unforeseen", wire)
         return self._issue(message, request, _error("refused-by-gate"))
 
     def _asked(self, run_id: int) -> FlowerMessage | None:
@@ -117,27 +117,6 @@ class GatedNodeState(InMemoryNodeState):
                 if entry.is_retrieved and asked.run_id == run_id and not asked.reply_to_message_id:
                     return entry.message
         return None
-
-    def _state(self, verdict: str, code: str, wire: Message | None) -> None:
-        """Sign the verdict about an update into the site's log, which leaves in its turn.
-
-        Of the runner's header it takes the name of a proposed run and one of its rounds only.
-        """
-        if wire is None or wire.kind != "update":
-            return
-        try:
-            header = unpack(wire, Update)
-            plan = decisions.proposed(self._folder, header.run)
-        except (EgressDenied, ClientError):
-            return
-        if not header.round < plan.rounds:
-            return
-        self._folder.log().append(
-            "egress",
-            {"verdict": verdict, "code": code, "update_digest": arrays_digest(wire.arrays)},
-            run=header.run,
-            round=header.round,
-        )
 
     def _inflate(self, message: FlowerMessage) -> Any:
         """The whole answer, once the runner has handed over all of its objects."""
@@ -170,6 +149,28 @@ class GatedNodeState(InMemoryNodeState):
     def _discard(self, message: FlowerMessage) -> None:
         self._store.delete(message.metadata.message_id)
         self.delete_messages(message_ids=[message.metadata.message_id])
+
+
+def state_verdict(folder: Folder, verdict: str, code: str, wire: Message | None) -> None:
+    """Sign the verdict about an update into the site's log, which leaves in its turn.
+
+    Of the runner's header it takes the name of a proposed run and one of its rounds only.
+    """
+    if wire is None or wire.kind != "update":
+        return
+    try:
+        header = unpack(wire, Update)
+        plan = decisions.proposed(folder, header.run)
+    except (EgressDenied, ClientError):
+        return
+    if not header.round < plan.rounds:
+        return
+    folder.log().append(
+        "egress",
+        {"verdict": verdict, "code": code, "update_digest": arrays_digest(wire.arrays)},
+        run=header.run,
+        round=header.round,
+    )
 
 
 def _error(word: str) -> Error:

@@ -17,21 +17,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import uvicorn
 from flwr.common.constant import ISOLATION_MODE_PROCESS
+from flwr.supercore.retry import http_retry
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client import connect, identity
+from client import connect, identity, metrics
 from client.errors import ClientError
 from client.folder import Folder
 from client.gate import GatedFactory
+from client.transport import Transport
 from configs import files
 
 log = logging.getLogger("privity.node")
 
 _SLEEP_CAP_SECONDS = 0.2
+# Flower waits up to 20 s between two tries; a site should be back sooner than that.
+_RETRY_SECONDS = 4.0
 
 
 class _ShortSleeps:
@@ -53,6 +58,9 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
             names (4), does not know this node (3), or the folder is in use (3).
     """
     invitation = folder.invitation()
+    traffic = Transport()
+    traffic.watch()
+    http_retry.MAX_RETRY_DELAY = _RETRY_SECONDS
     with folder.lock():
         connect.wait_for(folder, invitation, report=report)
         state = GatedFactory(folder)
@@ -61,8 +69,10 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
         files.create_secret(secret)
         server, port = _runtime(folder, state, files.read_secret(secret))
         address = f"127.0.0.1:{port}"
+        stop_metrics = metrics.serve(folder, traffic)
+        identity.release_predecessor(folder, invitation, folder.node_key())
+        identity.try_next_key(folder, invitation)
         private = folder.node_key()
-        identity.release_predecessor(folder, invitation, private)
         runner = _Runner(folder, address)
         loop.time = _ShortSleeps()
         report(f"reached {invitation.coordinator}, joining")
@@ -87,16 +97,24 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
                     code="runner-stopped",
                     exit_code=1,
                 ) from None
-            if ended.code not in (0, None):
+            if ended.code not in (0, None) or traffic.refused:
                 raise ClientError(
-                    f"{invitation.coordinator} did not take this node: its key is not enrolled, or "
-                    "another client with the same identity is connected; ask the coordinator, and "
-                    "stop the other client",
+                    f"{invitation.coordinator} did not take this node: its key is not enrolled or "
+                    "was revoked, or another client with the same identity is connected; ask the "
+                    "coordinator, and stop the other client",
                     code="not-admitted",
                     exit_code=3,
                 ) from None
+        except httpx.HTTPError:
+            raise ClientError(
+                f"{invitation.coordinator} answered what this node cannot work with; read the last "
+                "lines above, ask the coordinator, and start the client again",
+                code="connection-lost",
+                exit_code=5,
+            ) from None
         finally:
             identity.forget(folder)
+            stop_metrics()
             server.should_exit = True
             runner.stop()
 

@@ -21,7 +21,7 @@ from audit.digests import arrays_digest
 from audit.errors import StaleRequest
 from audit.events import Subject
 from audit.log import Log
-from client import decisions, evidence, people
+from client import border, decisions, evidence, people
 from client.border import spec
 from client.errors import ClientError
 from client.folder import Folder, Invitation
@@ -192,7 +192,7 @@ class Tasks:
         )
         cleared = clear(
             trained.delta,
-            shapes={name: array.shape for name, array in start.items()},
+            shapes=border.shapes_of(folder, plan),
             max_norm=folder.settings.policy.max_update_norm,
         )
         update_digest = arrays_digest(cleared.arrays)
@@ -210,6 +210,7 @@ class Tasks:
                 "delta": decimal(plan.delta),
                 "ledger_head": head,
                 "input_digest": header.input_digest,
+                **border.stated_columns(folder, plan),
             },
             subjects=[Subject("update", update_digest)],
             run=plan.run,
@@ -304,7 +305,7 @@ class Tasks:
                 precision=self._folder.settings.runtime.precision,
             )
         self._loaded = None
-        model = adapter.attach(base, spec(plan.adapter))
+        model = adapter.attach(base, spec(plan.adapter), columns=border.columns(self._folder, plan))
         if adapter.frozen_digest(model) != plan.frozen_digest:
             return "plan-inconsistent"
         try:

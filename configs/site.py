@@ -42,8 +42,16 @@ class RuntimeTable(Table):
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     chunk_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 384
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    columns: Annotated[int, Field(ge=0, le=256)] = 0
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     connect_timeout_s: Positive = 300.0
+
+
+class MetricsTable(Table):
+    """Where a Prometheus server may read; off until a port is given, and then for this machine."""
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    host: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"
 
 
 class Site(Table):
@@ -56,6 +64,7 @@ class Site(Table):
     budget: BudgetTable = BudgetTable()
     policy: PolicyTable = PolicyTable()
     runtime: RuntimeTable = RuntimeTable()
+    metrics: MetricsTable = MetricsTable()
 
 
 class Coordinator(Table):
@@ -67,3 +76,4 @@ class Coordinator(Table):
     port: Annotated[int, Field(ge=1, le=65_535)] = 8443
     control_port: Annotated[int, Field(ge=1, le=65_535)] = 8444
     bind: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"
+    metrics: MetricsTable = MetricsTable()

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 from flwr.app import Message as FlowerMessage
-from flwr.common.constant import SubStatus
+from flwr.common.constant import HEARTBEAT_PATIENCE, SubStatus
 from flwr.common.serde import run_from_proto
 from flwr.proto.control_pb2 import ListNodesRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
@@ -44,20 +44,13 @@ from privacy.wire import FAILURES, Message
 from server.errors import ServerError
 from server.node import private_address
 from server.store import Folder
+from server.turn import Reply
 
 _ACQUIRE_SECONDS = 30.0
 # Flower gives up on a task after about a minute of silence; waiting longer would gain nothing.
 _OUTAGE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back from one site: a message, or a failure word of the closed list."""
-
-    site: str
-    message: Message | None
-    failure: str | None
+_AT_ONCE = 4
 
 
 class _Bearer:
@@ -152,17 +145,23 @@ class Session:
         self._waiting.clear()
 
     def receive(self) -> list[Reply]:
-        """Answers that have arrived since the last call; waits a moment when there are none."""
-        replies = []
-        with _reachable():
-            arrived = self._grid.pull_messages(list(self._waiting)) if self._waiting else ()
-        for message in arrived:
-            asked = self._waiting.pop(message.metadata.reply_to_message_id, None)
-            if asked is not None:
-                replies.append(_read(message, *asked))
-        if not replies:
-            time.sleep(_POLL_SECONDS)
-        return replies
+        """Some answers that have arrived; waits a moment when there are none.
+
+        Guarantees: at most `_AT_ONCE` updates are in memory, however many sites there are.
+        """
+        waiting = list(self._waiting)
+        for first in range(0, len(waiting), _AT_ONCE):
+            with _reachable():
+                arrived = self._grid.pull_messages(waiting[first : first + _AT_ONCE])
+            replies = [
+                _read(message, *self._waiting.pop(message.metadata.reply_to_message_id))
+                for message in arrived
+                if message.metadata.reply_to_message_id in self._waiting
+            ]
+            if replies:
+                return replies
+        time.sleep(_POLL_SECONDS)
+        return []
 
     def __enter__(self) -> Session:
         return self
@@ -188,8 +187,16 @@ class Session:
             self._grid.close()
 
 
-def connected(folder: Folder) -> frozenset[str] | None:
-    """Names of the sites that are connected now, or None when no SuperLink answers here."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One node as the SuperLink sees it: connected or not, and when it was heard last (epoch)."""
+
+    online: bool
+    heartbeat: float
+
+
+def nodes(folder: Folder) -> dict[str, Seen] | None:
+    """Every node by its site's name, or None when no SuperLink answers here."""
     control = ControlHttpClient.from_server_address(
         private_address(folder),
         True,
@@ -197,10 +204,20 @@ def connected(folder: Folder) -> frozenset[str] | None:
         [RuntimeVersionHttpInterceptor("flwr-cli"), _Bearer(folder.control_token())],
     )
     try:
-        nodes = control.ListNodes(ListNodesRequest()).nodes_info
+        found = control.ListNodes(ListNodesRequest()).nodes_info
     except httpx.HTTPError:
         return None
-    return frozenset(node.name for node in nodes if node.status == NodeStatus.ONLINE)
+    finally:
+        control.close()
+    seen: dict[str, Seen] = {}
+    for node in found:
+        lease = HEARTBEAT_PATIENCE * node.heartbeat_interval
+        heard = node.online_until - lease if node.online_until else 0.0
+        online = node.status == NodeStatus.ONLINE
+        # A site that renewed its key has had several nodes; the one that is heard counts.
+        if node.name not in seen or (online, heard) > (seen[node.name].online, 0.0):
+            seen[node.name] = Seen(online, heard)
+    return seen
 
 
 @contextmanager

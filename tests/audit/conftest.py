@@ -207,7 +207,7 @@ class Federation:
             inputs.append({"institution": name, "update_digest": update})
         output = digests.arrays_digest(arrays(1000 + turn))
         mean = {
-            "method": "mean",
+            "method": "uniform mean of B, A frozen",
             "inputs": inputs,
             "input_adapter": adapter,
             "output_adapter": output,

@@ -265,7 +265,7 @@ def test_each_rule_of_a_site_declines_with_its_own_word(world: Make) -> None:
 
 def test_a_lost_quorum_ends_with_exit_code_3_and_resume_goes_on(world: Make) -> None:
     made = world()
-    run = made.federation.run_file(quorum=2, round_timeout_s=0.5)
+    run = made.federation.run_file(quorum=2, round_timeout_s=3.0)
     made.wire.before = _once(
         lambda: made.wire.silent.add("clinic-b"), lambda _, r: r.metadata.group_id == "round-1"
     )
