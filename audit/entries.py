@@ -23,10 +23,12 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "budget-reserved": ("epsilon_before", "epsilon_after", "cap", "delta", "steps", "rounds"),
     "dp-training": ("noise_multiplier", "sample_rate", "steps", "clip_norm", "unit", "adjacency"),
     "egress": ("verdict", "code"),
+    "node-key-renewed": (),
     "release-received": ("release_digest",),
     "privacy-audit": ("verdict", "effort", "epsilon", "delta"),
     "institution-joined": ("name",),
     "institution-revoked": ("name",),
+    "institution-renewed": ("name",),
     "run-started": ("institutions", "quorum"),
     "update-accepted": ("institution", "update_digest"),
     "update-rejected": ("institution", "reason"),
@@ -38,6 +40,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "release": ("adapter_digest",),
     "run-finished": ("outcome", "rounds", "participants"),
     "verifier-run": ("verdict",),
+    "exchange": ("direction", "verdict", "code"),
 }
 _DIGEST_SHOWN = 19  # "sha256:" and 12 digits
 

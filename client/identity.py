@@ -63,6 +63,8 @@ def release_predecessor(folder: Folder, invitation: Invitation, private: Any) ->
             time.sleep(_HANDOFF_SECONDS)
         except (httpx.HTTPError, RuntimeError):
             log.warning("the coordinator did not release this node's last session")
+        # From here on the mark is ours: whoever is killed before it knows its node again left one.
+        remember(folder, node_id)
 
 
 def try_next_key(folder: Folder, invitation: Invitation) -> None:

@@ -90,6 +90,8 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
                 runtime_dependency_install=False,
             )
         except SystemExit as ended:
+            if ended.code in (0, None):  # else the mark of a killed predecessor is needed still
+                identity.forget(folder)
             if runner.lost:
                 raise ClientError(
                     "the runner stopped, so no answer can be given; read its last lines above and "
@@ -113,7 +115,6 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
                 exit_code=5,
             ) from None
         finally:
-            identity.forget(folder)
             stop_metrics()
             server.should_exit = True
             runner.stop()

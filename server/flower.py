@@ -31,7 +31,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import http_retry, make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.superexec.run_superexec import _SUPEREXEC_AUTH_METHODS
 from flwr.supercore.task_identity import TaskIdentity
@@ -49,6 +49,8 @@ from server.turn import Reply
 _ACQUIRE_SECONDS = 30.0
 # Flower gives up on a task after about a minute of silence; waiting longer would gain nothing.
 _OUTAGE_SECONDS = 60.0
+# Flower waits up to 20 s between two tries of that minute.
+_RETRY_SECONDS = 4.0
 _POLL_SECONDS = 0.1
 _AT_ONCE = 4
 
@@ -112,6 +114,7 @@ class Session:
         TaskIdentity.node_id = given.context.node_id
         grid.set_run(run_from_proto(given.run))
         grid._retry_invoker.max_time = _OUTAGE_SECONDS
+        http_retry.MAX_RETRY_DELAY = _RETRY_SECONDS
         return cls(grid, heartbeat)
 
     def online(self) -> dict[str, int]:

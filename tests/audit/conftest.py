@@ -100,7 +100,9 @@ class Federation:
         edited = self.edit(party.name, kind, turn, json.loads(json.dumps(fields)))
         receipt = None
         for each in edited if isinstance(edited, list) else [edited]:
-            if each is not None:
+            if isinstance(each, tuple):  # an event of another kind
+                party.log.append(each[0], each[1])
+            elif each is not None:
                 receipt = party.log.append(kind, each, subjects=subjects, run=run, round=turn)
         return receipt
 

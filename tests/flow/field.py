@@ -117,10 +117,9 @@ class Field:
             changed = invitation.read_text().replace(":8443", f":{relay.port}")
             invitation.write_text(changed)
             federation.set(name, epsilon=10.0, max_steps=100_000)
-            file = self.site(name) / "site.toml"
-            file.write_text(file.read_text().replace("run_epsilon = 10.0", "run_epsilon = 10.0"))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._starts = 0
+        self.started: dict[str, float] = {}
+        self.starts = 0
 
     def site(self, name: str) -> Path:
         return Path(self.federation.root / name)
@@ -129,8 +128,9 @@ class Field:
 
     def start(self, name: str) -> None:
         """Start the coordinator ("hub") or an institution; returns when it says that it is up."""
-        self._starts += 1
-        log = f"{name}-{self._starts}"
+        self.starts += 1
+        self.started[name] = time.time()
+        log = f"{name}-{self.starts}"
         if name == "hub":
             self.processes[name] = self.machine.service(log, "server", "start", self.hub)
             self.machine.wait_for(log, "is ready on")
@@ -139,10 +139,10 @@ class Field:
 
     def train(self, run_file: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
         """Start `privity server run`."""
-        self._starts += 1
+        self.starts += 1
         more = ["--resume"] if resume else []
         self.processes["run"] = self.machine.service(
-            f"run-{self._starts}", "server", "run", self.hub, "--run", run_file, "--json", *more
+            f"run-{self.starts}", "server", "run", self.hub, "--run", run_file, "--json", *more
         )
         return self.processes["run"]
 
@@ -168,11 +168,21 @@ class Field:
         else:
             psutil.wait_procs([process], timeout=60)
 
-    def back(self, name: str) -> float:
-        """Seconds until the coordinator sees an institution connected again."""
-        began = time.monotonic()
-        self.until(lambda: name in self.connected(), f"{name} connected", step=0.25)
-        return time.monotonic() - began
+    def back(self, name: str, *, since: float | None = None) -> float:
+        """Seconds until the coordinator hears an institution that came back at `since` (epoch).
+
+        Without `since`: until it hears the process that was started last.
+        """
+        began = self.started[name] if since is None else since
+        self.until(lambda: self.heard(name) >= began - 1, f"{name} is heard", step=0.25)
+        return time.time() - began
+
+    def heard(self, name: str) -> float:
+        """When the coordinator heard a connected institution last; 0 where it is not connected."""
+        from server import flower, store
+
+        seen = (flower.nodes(store.open_folder(self.hub)) or {}).get(name)
+        return seen.heartbeat if seen and seen.online else 0.0
 
     def connected(self) -> set[str]:
         from server import flower, store
