@@ -15,7 +15,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supernode.nodestate import NodeState, NodeStateFactory
+from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from audit.digests import arrays_digest
@@ -40,12 +40,19 @@ class GatedNodeState(InMemoryNodeState):
         super().__init__(object_store)
         self._folder = folder
         self._store = object_store
+        self.active_at = time.monotonic()
 
     def set_node_id(self, node_id: int | None) -> None:
         """Remember the identifier on disk too, so that a successor can release it."""
         super().set_node_id(node_id)
         if node_id is not None:
             identity.remember(self._folder, node_id)
+
+    def store_message(self, message: FlowerMessage) -> str | None:
+        """Note when the last message came: who is idle asks less often."""
+        self.active_at = time.monotonic()
+        stored: str | None = super().store_message(message)
+        return stored
 
     def create_task(self, task_type: str, run_id: int, **more: Any) -> int | None:
         """Only client tasks exist here; agents, simulations and connectors do not."""
@@ -182,10 +189,10 @@ class GatedFactory(NodeStateFactory):
 
     def __init__(self, folder: Folder) -> None:
         super().__init__(objectstore_factory=ObjectStoreFactory())
-        self.state_instance: NodeState | None = None
+        self.state_instance: GatedNodeState | None = None
         self._folder = folder
 
-    def state(self) -> NodeState:
+    def state(self) -> GatedNodeState:
         """The one gated state of this process."""
         with self.lock:
             if self.state_instance is None:

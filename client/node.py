@@ -28,23 +28,32 @@ from flwr.supernode.nodestate import NodeStateFactory
 from client import connect, identity, metrics
 from client.errors import ClientError
 from client.folder import Folder
-from client.gate import GatedFactory
+from client.gate import GatedFactory, GatedNodeState
 from client.transport import Transport
 from configs import files
 
 log = logging.getLogger("privity.node")
 
 _SLEEP_CAP_SECONDS = 0.2
+_IDLE_CAP_SECONDS = 2.0
+_ACTIVE_SECONDS = 60.0
 # Flower waits up to 20 s between two tries; a site should be back sooner than that.
 _RETRY_SECONDS = 4.0
 
 
 class _ShortSleeps:
-    """The `time` module with capped sleeps, for the loop whose 3 s waits are fixed in its code."""
+    """The `time` module with capped sleeps, for the loop whose 3 s waits are fixed in its code.
 
-    @staticmethod
-    def sleep(seconds: float) -> None:
-        time.sleep(min(seconds, _SLEEP_CAP_SECONDS))
+    A node that has just had a message asks often, so that rounds follow each other; an idle one
+    asks seldom, so that a hundred of them do not keep the coordinator busy.
+    """
+
+    def __init__(self, state: GatedNodeState) -> None:
+        self._state = state
+
+    def sleep(self, seconds: float) -> None:
+        idle = time.monotonic() - self._state.active_at > _ACTIVE_SECONDS
+        time.sleep(min(seconds, _IDLE_CAP_SECONDS if idle else _SLEEP_CAP_SECONDS))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
@@ -74,7 +83,7 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
         identity.try_next_key(folder, invitation)
         private = folder.node_key()
         runner = _Runner(folder, address)
-        loop.time = _ShortSleeps()
+        loop.time = _ShortSleeps(state.state())
         report(f"reached {invitation.coordinator}, joining")
         try:
             loop.start_client_internal(

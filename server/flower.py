@@ -163,7 +163,8 @@ class Session:
             ]
             if replies:
                 return replies
-        time.sleep(_POLL_SECONDS)
+        # Looking at many sites takes many calls, so one looks less often.
+        time.sleep(_POLL_SECONDS * max(1.0, len(waiting) / _AT_ONCE / 2))
         return []
 
     def __enter__(self) -> Session:

@@ -44,6 +44,8 @@ METHODS = [
      ["self", "message_ids"]),
     ("flwr.supernode.nodestate.in_memory_nodestate", "InMemoryNodeState", "create_task",
      ["self", "task_type", "run_id"]),
+    ("flwr.supernode.nodestate.in_memory_nodestate", "InMemoryNodeState", "store_message",
+     ["self", "message"]),
     ("flwr.supernode.nodestate.in_memory_nodestate", "InMemoryNodeState", "set_node_id",
      ["self", "node_id"]),
     ("flwr.supernode.nodestate.in_memory_nodestate", "InMemoryNodeState",
