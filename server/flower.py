@@ -178,6 +178,7 @@ class Session:
     ) -> None:
         status = SubStatus.COMPLETED if kind is None else SubStatus.FAILED
         self._grid._retry_invoker.max_tries = 1
+        turned_away = kind is KeyboardInterrupt and self._is_turned_away()
         try:
             self._grid._runtime_client.PushTaskOutput(
                 PushTaskOutputRequest(sub_status=status, details="")
@@ -189,6 +190,18 @@ class Session:
             if self._heartbeat.is_running:
                 self._heartbeat.stop()
             self._grid.close()
+        if turned_away:
+            raise _lost() from None
+
+    def _is_turned_away(self) -> bool:
+        """Whether the SuperLink no longer takes our task: Flower then interrupts this process."""
+        try:
+            list(self._grid.get_nodes())
+        except httpx.HTTPStatusError as fault:
+            return fault.response.status_code == httpx.codes.UNAUTHORIZED
+        except httpx.HTTPError:
+            return False
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +243,16 @@ def _reachable() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError:
-        raise ServerError(
-            "the SuperLink stopped answering; start it again with privity server start, then go on "
-            "with privity server run --resume: nothing is spent twice",
-            code="link-lost",
-            exit_code=5,
-        ) from None
+        raise _lost() from None
+
+
+def _lost() -> ServerError:
+    return ServerError(
+        "the SuperLink stopped answering or gave this command up; see that privity server start "
+        "runs, then go on with privity server run --resume: nothing is spent twice",
+        code="link-lost",
+        exit_code=5,
+    )
 
 
 def _take_task(folder: Folder, address: str, run_id: int) -> str:
