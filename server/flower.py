@@ -179,6 +179,10 @@ class Session:
         status = SubStatus.COMPLETED if kind is None else SubStatus.FAILED
         self._grid._retry_invoker.max_tries = 1
         turned_away = kind is KeyboardInterrupt and self._is_turned_away()
+        # First the heartbeat: one for a task that has ended is refused, and Flower then interrupts
+        # the process that sent it.
+        if self._heartbeat.is_running:
+            self._heartbeat.stop()
         try:
             self._grid._runtime_client.PushTaskOutput(
                 PushTaskOutputRequest(sub_status=status, details="")
@@ -187,8 +191,6 @@ class Session:
             # The SuperLink ends a task without heartbeat by itself.
             pass
         finally:
-            if self._heartbeat.is_running:
-                self._heartbeat.stop()
             self._grid.close()
         if turned_away:
             raise _lost() from None

@@ -22,7 +22,7 @@ def day(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 def test_a_run_survives_its_day(day: Field) -> None:
     run_file = day.federation.run_file(
-        rounds=4, quorum=1, steps_per_round=40, round_timeout_s=120.0
+        rounds=4, quorum=1, steps_per_round=40, round_timeout_s=120.0, join_timeout_s=150.0
     )
     run = day.train(run_file)
     # Round 1: a runner is killed in the middle of its steps; the institution starts again.

@@ -51,7 +51,13 @@ def test_the_run_ends_or_resumes_and_nothing_is_spent_twice(
     word = victim.replace(":", "-")
     run = f"{word}-{number.name.lower()}-{phase}"  # type: ignore[attr-defined]
     run_file = here.federation.run_file(
-        name=run, rounds=3, quorum=2, steps_per_round=30, epsilon=0.3, round_timeout_s=120.0
+        name=run,
+        rounds=3,
+        quorum=2,
+        steps_per_round=30,
+        epsilon=0.3,
+        round_timeout_s=120.0,
+        join_timeout_s=150.0,
     )
     for name in here.federation.sites:  # a cohort of its own: the matrix has more runs than budget
         here.federation.set(name, cohort=run)
@@ -82,7 +88,13 @@ def test_the_run_ends_or_resumes_and_nothing_is_spent_twice(
 def test_a_cut_network_costs_no_answer_or_no_round(here: Field, seconds: int, at: str) -> None:
     run = f"cut-{at}-{seconds}"
     run_file = here.federation.run_file(
-        name=run, rounds=2, quorum=2, steps_per_round=30, epsilon=0.3, round_timeout_s=240.0
+        name=run,
+        rounds=2,
+        quorum=2,
+        steps_per_round=30,
+        epsilon=0.3,
+        round_timeout_s=240.0,
+        join_timeout_s=150.0,
     )
     relay, cuts = here.relays["clinic-b"], here.relays["clinic-b"].cuts
     command = here.train(run_file)
