@@ -177,7 +177,7 @@ class Conductor:
         for name, party in self.parties.items():
             party.asked = ""
             if name in absent and name in turn.asked:
-                party.status = "invited"
+                party.status, party.again = "invited", 0.0
         if len(updates) < plan.quorum and not turn.is_spent(plan):
             self.tell("quorum-lost", round=number, accepted=sorted(updates))
             raise ServerError(
@@ -289,7 +289,7 @@ class Conductor:
             turn.notes[name] = own_note(party.mirror.cosigned)
             turn.rejected.pop(name, None)
         except (PrivacyError, AuditError, ServerError) as fault:
-            party.status, party.reason = "invited", fault.code
+            party.status, party.reason, party.again = "invited", fault.code, 0.0
             if turn.rejected.get(name) != fault.code:
                 self.log.append(
                     "update-rejected",
