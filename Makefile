@@ -47,6 +47,10 @@ test: $(VENV)/.test ## The whole suite, warnings as errors
 	$(BIN)/privity model pull smollm2-135m-instruct
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
+.PHONY: faults
+faults: $(VENV)/.test ## Kill and cut off real processes in every phase (half an hour)
+	$(BIN)/python -m pytest -m soak tests/flow $(TEST_ARGS)
+
 .PHONY: mutants
 mutants: $(VENV)/.test ## Break the private core in every way we know; the tests must notice
 	$(BIN)/python tests/mutants/run.py --jobs 2

@@ -24,6 +24,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "budget-reserved": ("epsilon_before", "epsilon_after", "cap", "delta", "steps", "rounds"),
     "dp-training": ("noise_multiplier", "sample_rate", "steps", "clip_norm", "unit", "adjacency"),
     "egress": ("verdict", "code"),
+    "node-key-renewed": (),
     "release-received": ("release_digest",),
     "request-refused": ("request", "word"),
     "trainer-started": ("network",),
@@ -31,6 +32,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "privacy-audit": ("verdict", "effort", "epsilon", "delta"),
     "institution-joined": ("name",),
     "institution-revoked": ("name",),
+    "institution-renewed": ("name",),
     "run-started": ("institutions", "quorum"),
     "update-accepted": ("institution", "update_digest"),
     "update-rejected": ("institution", "reason"),
@@ -43,6 +45,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "run-finished": ("outcome", "rounds", "participants"),
     "verifier-run": ("verdict",),
     "review-signoff": ("log", "first", "last", "decision", "verdict"),
+    "exchange": ("direction", "verdict", "code"),
 }
 _DIGEST_SHOWN = 19  # "sha256:" and 12 digits
 

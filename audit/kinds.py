@@ -10,10 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from audit import kinds_coordinator, kinds_officer, kinds_site
-from audit.fields import DIGEST, KEYS, TEXT, OneOf, Table
+from audit.fields import CODE, DIGEST, KEYS, NAME, TEXT, OneOf, Table
 
 _EITHER: Mapping[str, Table] = {
     "log-started": Table({"origin": TEXT, "software": TEXT, "keys": KEYS}),
+    # A message that people carried as a file, or a file that was refused.
+    "exchange": Table(
+        {
+            "direction": OneOf(("out", "in")),
+            "verdict": OneOf(("written", "taken", "refused")),
+            "code": CODE,
+            "file_digest": DIGEST,
+        },
+        {"institution": NAME},  # whose signature it bears, or whom it is for
+    ),
     "verifier-run": Table({"bundle_digest": DIGEST, "verdict": OneOf(("ok", "faults"))}),
 }
 KINDS: Mapping[str, Table] = {

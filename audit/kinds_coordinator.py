@@ -27,6 +27,7 @@ KINDS: Mapping[str, Table] = {
     "institution-revoked": Table({"name": NAME}),
     # Somebody without the right key or token; at most a few of each sort are written down.
     "access-refused": Table({"interface": OneOf(("fleet", "control", "runtime", "other"))}),
+    "institution-renewed": Table({"name": NAME, "node_key_digest": DIGEST}),
     "run-started": Table(
         {
             "plan_digest": DIGEST,

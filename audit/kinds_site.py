@@ -63,11 +63,14 @@ KINDS: Mapping[str, Table] = {
             "delta": DECIMAL,
             "ledger_head": DIGEST,
             "input_digest": DIGEST,
-        }
+        },
+        # How many columns of each B were trained, where that is not all of them.
+        {"columns": COUNT},
     ),
     "egress": Table(
         {"verdict": OneOf(("cleared", "denied")), "code": CODE, "update_digest": DIGEST}
     ),
+    "node-key-renewed": Table({"node_key_digest": DIGEST}),
     "release-received": Table({"release_digest": DIGEST}),
     # What was asked here, and the fixed word that left in place of an answer, if any word left.
     "request-refused": Table(

@@ -30,6 +30,7 @@ def check(evidence: Evidence, found: Collector) -> None:
         place = evidence.coordinator.place(index)
         found.add("completeness", "run-repeated", place, "the run was started twice")
     _check_members(evidence, started[0], found)
+    _check_strangers(evidence, found)
     _check_rounds(evidence, found)
     _check_end(evidence, found)
     _check_quorum(evidence, found)
@@ -72,6 +73,24 @@ def _check_members(evidence: Evidence, started: int, found: Collector) -> None:
     for name in sorted(set(evidence.sites) - set(evidence.invited)):
         text = f"{name} was not invited to the run"
         found.add("completeness", "site-uninvited", evidence.sites[name].where, text)
+
+
+def _check_strangers(evidence: Evidence, found: Collector) -> None:
+    """Check that files were exchanged with members only, and only their node keys renewed."""
+    log = evidence.coordinator
+    members: set[str] = set()
+    for index, event in enumerate(log.events):
+        if event.kind == "institution-joined":
+            members.add(event.fields["name"])
+        elif event.kind == "institution-revoked":
+            members.discard(event.fields["name"])
+        elif event.kind in ("exchange", "institution-renewed"):
+            name = event.fields.get("name", event.fields.get("institution"))
+            accepted = event.fields.get("verdict") != "refused"
+            # A refused file may bear nobody's signature.
+            if name not in members and (accepted or name is not None):
+                text = f"the {event.kind} is with nobody who was a member then"
+                found.add("completeness", "stranger", log.place(index), text)
 
 
 def _check_rounds(evidence: Evidence, found: Collector) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from audit import canonical, verify_budget, verify_release, verify_review
+from audit import aggregation, canonical, verify_budget, verify_release, verify_review
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, Recompute
 from audit.findings import InstitutionFinding, ReleaseFinding
@@ -60,6 +60,8 @@ def _check_aggregations(evidence: Evidence, found: Collector) -> list[tuple[int,
     log = evidence.coordinator
     outputs: list[tuple[int, str]] = []
     seen: dict[int | None, str] = {}
+    plan = evidence.started[1].fields["plan"] if evidence.started else {}
+    method = aggregation.words(plan)
     for index, event in log.of("aggregation", evidence.run):
         place = log.place(index)
         if event.round in seen:
@@ -74,11 +76,22 @@ def _check_aggregations(evidence: Evidence, found: Collector) -> list[tuple[int,
         if inputs != accepted or not inputs:
             text = f"the aggregate of round {event.round} is not made of the accepted updates"
             found.add("meaning", "inputs-differ", place, text)
+        if event.fields["method"] != method:
+            text = f"round {event.round} was not combined in the way that the plan says"
+            found.add("meaning", "method-differs", place, text)
         if outputs and event.fields["input_adapter"] != outputs[-1][1]:
             text = f"round {event.round} did not start from the aggregate before it"
             found.add("meaning", "chain-broken", place, text)
         seen[event.round] = event.fields["input_adapter"]
         outputs.append((index, event.fields["output_adapter"]))
+    if method != aggregation.words({}):
+        found.notices.append(
+            "the aggregates were not computed again: a bundle holds the digests of the updates, "
+            "and a robust rule cannot be followed by names"
+        )
+    for _, event in log.of("round-closed", evidence.run):
+        if event.round not in seen:
+            found.notices.append(f"round {event.round} missed its quorum and changed nothing")
     for lost in _rounds_at_quorum(evidence):
         if lost not in seen:
             text = f"round {lost} met the quorum and was never aggregated"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import connect
+from client import connect, renewal
 from client import folder as folders
 from client.errors import ClientError
 from client.folder import Folder
@@ -60,6 +60,8 @@ def _all(folder: Folder) -> Iterator[Check]:
     yield from _models(folder)
     yield _guard("invitation", lambda: _invitation(folder))
     yield _guard("coordinator", lambda: _coordinator(folder))
+    yield _guard("certificate", lambda: _certificate(folder))
+    yield _guard("node key", lambda: _node_key(folder))
     free = shutil.disk_usage(folder.path).free
     yield _enough("disk", free, _FREE_BYTES, "free space where the folder lies")
     yield _memory()
@@ -165,6 +167,27 @@ def _coordinator(folder: Folder) -> str:
     invitation = folder.invitation()
     connect.check_coordinator(invitation)
     return f"{invitation.coordinator} answers with the invited certificate"
+
+
+def _certificate(folder: Folder) -> str | Check:
+    server, authority = connect.certificate_days(folder.invitation())
+    text = f"the coordinator's ends in {server} days, its authority's in {authority}"
+    if authority < renewal.WARN_DAYS:
+        return Check("WARN", "certificate", text, "ask the coordinator for a new invitation")
+    if server < renewal.WARN_DAYS:
+        return Check("WARN", "certificate", text, "ask the coordinator for privity server renew")
+    return text
+
+
+def _node_key(folder: Folder) -> str | Check:
+    days = renewal.key_days(folder)
+    if renewal.pending(folder).exists():
+        text = "the next one waits until the coordinator admits it"
+        return Check("WARN", "node key", text, "send renew.json, then restart the client")
+    if days < renewal.WARN_DAYS:
+        remedy = f"privity client renew {folder.path}"
+        return Check("WARN", "node key", f"due in {days} days", remedy)
+    return f"due in {days} days"
 
 
 def _enough(name: str, have: int, need: int, remedy: str) -> Check:

@@ -100,6 +100,7 @@ def proposal(run: Run, found: ModelFolder) -> Plan:
         institutions=tuple(sorted(run.federation.institutions)),
         quorum=run.federation.quorum,
         round_timeout_s=run.federation.round_timeout_s,
+        aggregation=run.aggregation,
     )
 
 

@@ -258,6 +258,10 @@ network = "none"                    # none: without network or not at all; warn:
 [runtime]
 threads = 0                         # 0: all
 chunk_tokens = 384                  # bounds memory: padded tokens trained on at a time
+columns = 0                         # of each matrix that this machine trains; 0: all
 port = 0                            # runner's port on loopback; 0: any free one
 connect_timeout_s = 300.0
+
+[metrics]
+port = 0                            # for a Prometheus server on this machine; 0: off
 """

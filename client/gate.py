@@ -16,7 +16,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supernode.nodestate import NodeState, NodeStateFactory
+from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from audit.digests import arrays_digest
@@ -47,12 +47,19 @@ class GatedNodeState(InMemoryNodeState):
         self._refusals = Refusals(folder)
         self._taken: dict[str, float] = {}
         self._answered: set[str] = set()
+        self.active_at = time.monotonic()
 
     def set_node_id(self, node_id: int | None) -> None:
         """Remember the identifier on disk too, so that a successor can release it."""
         super().set_node_id(node_id)
         if node_id is not None:
             identity.remember(self._folder, node_id)
+
+    def store_message(self, message: FlowerMessage) -> str | None:
+        """Note when the last message came: who is idle asks less often."""
+        self.active_at = time.monotonic()
+        stored: str | None = super().store_message(message)
+        return stored
 
     def create_task(self, task_type: str, run_id: int, **more: Any) -> int | None:
         """Only client tasks exist here; agents, simulations and connectors do not."""
@@ -118,7 +125,7 @@ class GatedNodeState(InMemoryNodeState):
                 raise EgressDenied("an answer of an unknown type was held back")
             wire = flower.from_records(self._inflate(message), kind=kind)
             if border.clear(self._folder, wire) is not None:
-                self._state("cleared", "none", wire)
+                state_verdict(self._folder, "cleared", "none", wire)
                 wire = border.with_verdict(self._folder, wire)
             return self._issue(message, request, flower.to_records(wire))
         except (EgressDenied, AuditError) as refusal:
@@ -140,33 +147,8 @@ class GatedNodeState(InMemoryNodeState):
 
     def _deny(self, code: str, wire: Message | None) -> None:
         """Write down that an answer was held back: as a verdict about an update, or as it is."""
-        if not self._state("denied", code, wire):
+        if not state_verdict(self._folder, "denied", code, wire):
             self._refusals.note("answer", "refused-by-gate")
-
-    def _state(self, verdict: str, code: str, wire: Message | None) -> bool:
-        """Sign the verdict about an update into the site's log, which leaves in its turn.
-
-        Of the runner's header it takes the name of a proposed run and one of its rounds only.
-
-        Returns:
-            Whether there was an update of a known run to speak of.
-        """
-        if wire is None or wire.kind != "update":
-            return False
-        try:
-            header = unpack(wire, Update)
-            plan = decisions.proposed(self._folder, header.run)
-        except (EgressDenied, ClientError):
-            return False
-        if not header.round < plan.rounds:
-            return False
-        self._folder.log().append(
-            "egress",
-            {"verdict": verdict, "code": code, "update_digest": arrays_digest(wire.arrays)},
-            run=header.run,
-            round=header.round,
-        )
-        return True
 
     def _inflate(self, message: FlowerMessage) -> Any:
         """The whole answer, once the runner has handed over all of its objects."""
@@ -220,6 +202,32 @@ def moment(elapsed_s: float) -> float:
     return float(_FIRST_MOMENT_S * 2.0 ** (steps / _MOMENTS_AN_OCTAVE))
 
 
+def state_verdict(folder: Folder, verdict: str, code: str, wire: Message | None) -> bool:
+    """Sign the verdict about an update into the site's log, which leaves in its turn.
+
+    Of the runner's header it takes the name of a proposed run and one of its rounds only.
+
+    Returns:
+        Whether there was an update of a known run to speak of.
+    """
+    if wire is None or wire.kind != "update":
+        return False
+    try:
+        header = unpack(wire, Update)
+        plan = decisions.proposed(folder, header.run)
+    except (EgressDenied, ClientError):
+        return False
+    if not header.round < plan.rounds:
+        return False
+    folder.log().append(
+        "egress",
+        {"verdict": verdict, "code": code, "update_digest": arrays_digest(wire.arrays)},
+        run=header.run,
+        round=header.round,
+    )
+    return True
+
+
 def _error(word: str) -> Error:
     return Error(code=_CODES[word], reason=word)
 
@@ -229,10 +237,10 @@ class GatedFactory(NodeStateFactory):
 
     def __init__(self, folder: Folder) -> None:
         super().__init__(objectstore_factory=ObjectStoreFactory())
-        self.state_instance: NodeState | None = None
+        self.state_instance: GatedNodeState | None = None
         self._folder = folder
 
-    def state(self) -> NodeState:
+    def state(self) -> GatedNodeState:
         """The one gated state of this process."""
         with self.lock:
             if self.state_instance is None:

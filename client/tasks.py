@@ -19,7 +19,7 @@ from audit.digests import arrays_digest
 from audit.errors import StaleRequest
 from audit.events import Subject
 from audit.log import Log
-from client import decisions, evidence, people
+from client import border, decisions, evidence, people
 from client.border import spec
 from client.cell import Cell
 from client.errors import ClientError
@@ -189,7 +189,7 @@ class Tasks:
         trained = self._trainer.train(start, _read_state(state_file), on_step)
         cleared = clear(
             trained.delta,
-            shapes={name: array.shape for name, array in start.items()},
+            shapes=border.shapes_of(folder, plan),
             max_norm=folder.settings.policy.max_update_norm,
         )
         update_digest = arrays_digest(cleared.arrays)
@@ -207,6 +207,7 @@ class Tasks:
                 "delta": decimal(plan.delta),
                 "ledger_head": head,
                 "input_digest": header.input_digest,
+                **border.stated_columns(folder, plan),
             },
             subjects=[Subject("update", update_digest)],
             run=plan.run,

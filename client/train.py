@@ -95,7 +95,11 @@ def train(
         on_step=on_step,
     )
     after = adapter.read(model)
-    delta = {name: np.ascontiguousarray(after[name] - start[name]) for name in sorted(after)}
+    columns = adapter.columns(model)
+    delta = {
+        name: np.ascontiguousarray((after[name] - start[name])[:, :columns])
+        for name in sorted(after)
+    }
     return Trained(delta, trained.state)
 
 

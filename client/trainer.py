@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from client import people
+from client import border, people
 from client.border import spec
 from client.errors import ClientError
 from client.folder import Folder
@@ -97,7 +97,9 @@ class Trainer:
             base = base_model.load(
                 found, threads=runtime.threads or None, precision=runtime.precision
             )
-        self._model = adapter.attach(base, spec(plan.adapter))
+        self._model = adapter.attach(
+            base, spec(plan.adapter), columns=border.columns(self._folder, plan)
+        )
         if adapter.frozen_digest(self._model) != plan.frozen_digest:
             return "plan-inconsistent"
         try:

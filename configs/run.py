@@ -129,6 +129,31 @@ class FederationTable(Table):
     join_timeout_s: Annotated[Positive, Field(le=86_400)] = 300.0
 
 
+class AggregationTable(Table):
+    """How a round's updates become one; everything but "mean" pays noise for robustness.
+
+    Attributes:
+        method: the rule.
+        faulty: how many sites may lie; what trimmed-mean leaves out at each end, and Krum's f.
+        max_update_norm: largest joint l2 norm of an update; 0: the most that the plan's steps can
+            move an honest one.
+    """
+
+    method: Literal["mean", "trimmed-mean", "median", "krum"] = "mean"
+    faulty: Annotated[int, Field(ge=0, le=499)] = 0
+    max_update_norm: Annotated[Number, Field(ge=0)] = 0.0
+
+    @property
+    def least(self) -> int:
+        """The fewest updates that the rule can combine."""
+        return {
+            "mean": 1,
+            "median": 2 * self.faulty + 1,
+            "trimmed-mean": 2 * self.faulty + 1,
+            "krum": 2 * self.faulty + 3,
+        }[self.method]
+
+
 class TaskTable(Table):
     """What the model is to learn, in words for the model card, and the public label set."""
 
@@ -173,6 +198,7 @@ class Run(_Trains):
     adapter: AdapterTable = AdapterTable()
     privacy: PrivacyTable = PrivacyTable()
     federation: FederationTable
+    aggregation: AggregationTable = AggregationTable()
     evaluation: EvaluationTable = EvaluationTable()
 
 
@@ -204,6 +230,7 @@ class Plan(_Trains):
     institutions: Annotated[tuple[Name, ...], Field(min_length=1)]
     quorum: Annotated[int, Field(ge=1)]
     round_timeout_s: Positive
+    aggregation: AggregationTable = AggregationTable()
 
     @property
     def steps(self) -> int:

@@ -43,6 +43,7 @@ class RuntimeTable(Table):
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     chunk_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 384
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    columns: Annotated[int, Field(ge=0, le=256)] = 0
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     connect_timeout_s: Positive = 300.0
 
@@ -91,6 +92,13 @@ class TrainerTable(Table):
     network: Literal["none", "warn"] = "none"
 
 
+class MetricsTable(Table):
+    """Where a Prometheus server may read; off until a port is given, and then for this machine."""
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    host: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"
+
+
 class Site(Table):
     """One institution (site.toml)."""
 
@@ -103,6 +111,7 @@ class Site(Table):
     policy: PolicyTable = PolicyTable()
     trainer: TrainerTable = TrainerTable()
     runtime: RuntimeTable = RuntimeTable()
+    metrics: MetricsTable = MetricsTable()
 
 
 class Coordinator(Table):
@@ -114,3 +123,4 @@ class Coordinator(Table):
     port: Annotated[int, Field(ge=1, le=65_535)] = 8443
     control_port: Annotated[int, Field(ge=1, le=65_535)] = 8444
     bind: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"
+    metrics: MetricsTable = MetricsTable()

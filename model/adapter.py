@@ -37,18 +37,40 @@ __all__ = [
 _NAME = "default"
 
 
-def attach(base: Base, spec: Spec) -> Any:
+class _Split(torch.nn.Module):
+    """Factor B in two plain layers: its first columns, which are trained, and the frozen rest."""
+
+    def __init__(self, whole: torch.nn.Linear, columns: int) -> None:
+        super().__init__()
+        rows, rank = whole.weight.shape
+        self.trained = torch.nn.Linear(columns, rows, bias=False)
+        self.rest = torch.nn.Linear(rank - columns, rows, bias=False)
+        self.columns = columns
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        ours, theirs = hidden[..., : self.columns], hidden[..., self.columns :]
+        return torch.add(self.trained(ours), self.rest(theirs))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The whole factor, (out, rank); a copy."""
+        return torch.cat([self.trained.weight, self.rest.weight], dim=1)
+
+
+def attach(base: Base, spec: Spec, *, columns: int | None = None) -> Any:
     """Put an adapter on the base model, in place.
 
     Args:
         base: the loaded model; carries no adapter yet.
         spec: the adapter that the plan asks for.
+        columns: how many columns of each B are trained, from the first on; None: all.
 
     Returns:
         The `PeftModel`; it shares its weights with `base.model`.
 
-    Guarantees: the B factors are zero and the only trainable parameters, so the model computes
-        what the base computes; A has orthonormal rows derived from the seed; no dropout.
+    Guarantees: the B factors are zero, and their first `columns` columns are the only trainable
+        parameters, so the model computes what the base computes; A has orthonormal rows derived
+        from the seed; no dropout.
 
     Raises:
         ModelError: the adapter does not fit, or the model already carries one.
@@ -83,8 +105,11 @@ def attach(base: Base, spec: Spec) -> Any:
         for path, layer in _layers(model):
             covered.add(path)
             layer.lora_A[_NAME].weight.copy_(torch.from_numpy(fixed[f"{path}.A"]))
-            layer.lora_B[_NAME].weight.zero_()
-            layer.lora_B[_NAME].weight.requires_grad_(True)
+            if columns is not None and columns < spec.rank:
+                layer.lora_B[_NAME] = _Split(layer.lora_B[_NAME], columns).requires_grad_(False)
+            _set(layer.lora_B[_NAME], torch.zeros_like(layer.lora_B[_NAME].weight))
+            trained = getattr(layer.lora_B[_NAME], "trained", layer.lora_B[_NAME])
+            trained.weight.requires_grad_(True)
     if covered != set(targets):
         raise ModelError(
             f"the adapter reached {len(covered)} of {len(targets)} matrices of "
@@ -122,8 +147,18 @@ def write(model: Any, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
     weights = {f"{path}.B": layer.lora_B[_NAME].weight for path, layer in _layers(model)}
     export.check(arrays, {name: tuple(weight.shape) for name, weight in weights.items()})
     with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
+        for path, layer in _layers(model):
+            whole = np.array(arrays[f"{path}.B"], dtype=np.float32)
+            _set(layer.lora_B[_NAME], torch.from_numpy(whole))
+
+
+def columns(model: Any) -> int:
+    """How many columns of each B are trained."""
+    (count,) = {
+        getattr(layer.lora_B[_NAME], "columns", layer.lora_B[_NAME].weight.shape[1])
+        for _, layer in _layers(model)
+    }
+    return int(count)
 
 
 def save(
@@ -136,6 +171,15 @@ def save(
 ) -> Path:
     """Write an adapter as a PEFT folder; see `export.save_folder`."""
     return export.save_folder(folder, folder=base.folder, spec=spec, arrays=arrays, a=a)
+
+
+def _set(factor: Any, whole: torch.Tensor) -> None:
+    """Copy a whole factor B into a layer, split or not."""
+    if isinstance(factor, _Split):
+        factor.trained.weight.copy_(whole[:, : factor.columns])
+        factor.rest.weight.copy_(whole[:, factor.columns :])
+    else:
+        factor.weight.copy_(whole)
 
 
 def _layers(model: Any) -> Iterator[tuple[str, Any]]:

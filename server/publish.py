@@ -277,12 +277,14 @@ def _audits(plan: Plan, mirrors: Mapping[str, Mirror]) -> tuple[Audit, ...]:
 
 
 def _participation(log: Log, run: str) -> tuple[Participation, ...]:
+    averaged = {entry.event.round for entry in log.entries("aggregation", run)}
     return tuple(
         Participation(
             entry.event.round or 0,
             tuple(entry.event.fields["accepted"]),
             tuple(entry.event.fields["rejected"]),
             tuple(entry.event.fields["absent"]),
+            entry.event.round in averaged,
         )
         for entry in log.entries("round-closed", run)
     )

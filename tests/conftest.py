@@ -94,7 +94,7 @@ class Federation:
         text = file.read_text()
         for key, value in settings.items():
             shown = f'"{value}"' if isinstance(value, str) else str(value).replace("'", '"')
-            text, count = re.subn(rf"(?m)^{key} = [^#\n]*", f"{key} = {shown} ", text)
+            text, count = re.subn(rf"(?m)^{key} = [^#\n]*", f"{key} = {shown} ", text, count=1)
             assert count, key
         file.write_text(text)
         self.sites[name] = clients.open_folder(self.root / name)

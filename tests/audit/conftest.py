@@ -100,7 +100,9 @@ class Federation:
         edited = self.edit(party.name, kind, turn, json.loads(json.dumps(fields)))
         receipt = None
         for each in edited if isinstance(edited, list) else [edited]:
-            if each is not None:
+            if isinstance(each, tuple):  # an event of another kind
+                party.log.append(each[0], each[1])
+            elif each is not None:
                 receipt = party.log.append(kind, each, subjects=subjects, run=run, round=turn)
         return receipt
 
@@ -207,7 +209,7 @@ class Federation:
             inputs.append({"institution": name, "update_digest": update})
         output = digests.arrays_digest(arrays(1000 + turn))
         mean = {
-            "method": "mean",
+            "method": "uniform mean of B, A frozen",
             "inputs": inputs,
             "input_adapter": adapter,
             "output_adapter": output,

@@ -53,7 +53,38 @@ def codes(findings: Any) -> set[tuple[str, str]]:
     return {(fault.layer, fault.code) for fault in findings.faults}
 
 
+FILE = {"direction": "in", "verdict": "taken", "code": "none", "file_digest": ONE}
+KEY = {"name": "mallory", "node_key_digest": ONE}
+
+
+def beside(party: str, kind: str, other: str, fields: Fields) -> Callable[..., Any]:
+    """An insider whose log has one more event of another kind after the first of a kind."""
+    done: list[int] = []
+
+    def edit(at: str, of: str, in_turn: int | None, given: Fields) -> Fields | list[Any]:
+        if (at, of) != (party, kind) or done:
+            return given
+        done.append(1)
+        return [given, (other, fields)]
+
+    return edit
+
+
 INSIDERS = [
+    # A coordinator that combines in another way, or deals with files and keys of strangers.
+    (
+        change("hub", "aggregation", method="median of each number of B, A frozen"),
+        "meaning",
+        "method-differs",
+    ),
+    (change("hub", "aggregation", method="mean"), "meaning", "method-differs"),
+    (
+        beside("hub", "institution-joined", "exchange", {**FILE, "institution": "mallory"}),
+        "completeness",
+        "stranger",
+    ),
+    (beside("hub", "institution-joined", "exchange", FILE), "completeness", "stranger"),
+    (beside("hub", "institution-joined", "institution-renewed", KEY), "completeness", "stranger"),
     # An institution that understates what it spent, or spends what it never reserved.
     (change("alpha", "budget-reserved", epsilon_after="0.1"), "meaning", "epsilon-differs"),
     (change("alpha", "budget-reserved", epsilon_before="0.1"), "meaning", "epsilon-differs"),
