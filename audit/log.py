@@ -17,6 +17,7 @@ from audit import canonical, dsse, events, export, kinds, merkle, note, tiles
 from audit.canonical import JSON
 from audit.errors import AuditError, BadSignature, EventInvalid, LogDamaged
 from audit.events import Subject
+from audit.grouping import Group
 from audit.journal import Journal
 from audit.keys import KeyRing, PublicKeys
 
@@ -69,6 +70,8 @@ class Log:
         self._keys = keys
         self._now = now
         self._tree = merkle.Tree()
+        self._group = Group(journal, begin=self._begin, undo=self._undo)
+        self._stored = 0  # leaves of the tree that are in the journal for certain
 
     @classmethod
     def create(
@@ -156,7 +159,8 @@ class Log:
         """Sign an event and write it as the next entry.
 
         Guarantees: durable before the call returns; `seq` and `prev` are set under the journal's
-        write lock, so concurrent processes leave no gap and no fork.
+        write lock, so concurrent processes leave no gap and no fork. Threads that append at once
+        wait for the disk together.
 
         Raises:
             EventInvalid: the event is not in the table of events.
@@ -175,8 +179,7 @@ class Log:
         run: str | None = None,
         round: int | None = None,  # noqa: A002 - as above
     ) -> Receipt:
-        with self._journal.write() as db:
-            self._catch_up(db)
+        def write(db: sqlite3.Connection) -> Receipt:
             seq = self._tree.size
             prev = self._tree.leaf(seq - 1) if seq else merkle.EMPTY_ROOT
             time = self._now()
@@ -195,7 +198,14 @@ class Log:
             envelope = dsse.seal(canonical.encode(statement), self._keys.event)
             tiles.check_entry(envelope)
             db.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", (seq, kind, run, envelope))
-        return Receipt(seq, merkle.leaf_hash(envelope), envelope, time)
+            leaf = merkle.leaf_hash(envelope)
+            self._tree.append(leaf)
+            return Receipt(seq, leaf, envelope, time)
+
+        if kind not in kinds.KINDS:
+            raise EventInvalid(f"there is no event of kind {kind[:64]!r}")
+        kinds.KINDS[kind].check(fields, kind)  # before others have to wait for it
+        return self._group.write(write)
 
     def checkpoint(self) -> str:
         """Return a signed checkpoint over all entries, with the cosignatures of exactly that size.
@@ -310,6 +320,13 @@ class Log:
     def _known_witnesses(self) -> list[note.VerifierKey]:
         joined = [entry.event.fields["keys"] for entry in self.entries("institution-joined")]
         return [note.parse_key(PublicKeys.from_json(keys).witness) for keys in reversed(joined)]
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        self._catch_up(db)
+        self._stored = self._tree.size
+
+    def _undo(self) -> None:
+        self._tree.cut(self._stored)
 
     def _catch_up(self, db: sqlite3.Connection) -> None:
         """Hash the entries that this process has not seen yet."""

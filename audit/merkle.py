@@ -28,7 +28,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Tree:
-    """A Merkle tree that only grows and remembers the hash of every complete subtree.
+    """A Merkle tree that remembers the hash of every complete subtree.
 
     Guarantees: appending costs amortised one hash, a root or proof O(log n) hashes.
     """
@@ -56,6 +56,12 @@ class Tree:
             left, right = self._levels[height][-2:]
             self._levels[height + 1].append(node_hash(left, right))
             height += 1
+
+    def cut(self, size: int) -> None:
+        """Forget all leaves after the first `size`: they were never stored."""
+        self._check_size(size)
+        for height, level in enumerate(self._levels):
+            del level[size >> height :]
 
     def leaf(self, index: int) -> bytes:
         """Return the hash of leaf `index`."""
