@@ -39,6 +39,14 @@ def verify(
             "name to log key. May be repeated.",
         ),
     ] = None,
+    every_signature: Annotated[
+        bool,
+        typer.Option(
+            "--every-signature",
+            help="Check each entry's own signature even in logs of over 16384 entries, where those "
+            "of serving-access are else signed through the entries after them.",
+        ),
+    ] = False,
     as_json: _JSON = False,
 ) -> None:
     """Verify a bundle offline: intact, complete, consistent, signed by whom, ε spent of cap.
@@ -57,6 +65,7 @@ def verify(
         recompute=context.obj["recompute"],
         against=None if against is None else trusted.checkpoint(against),
         trust=pinned,
+        every=every_signature,
     )
     if as_json:
         typer.echo(json.dumps(findings.to_json()))

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from audit import canonical
 from audit.errors import BadSignature, Malformed
 
-_FORM = b'{"payload":"%b","payloadType":"%b","signatures":[{"keyid":"%b","sig":"%b"}]}'
+FORM = b'{"payload":"%b","payloadType":"%b","signatures":[{"keyid":"%b","sig":"%b"}]}'
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
@@ -54,7 +54,7 @@ def pae(payload: bytes) -> bytes:
 def seal(payload: bytes, key: Ed25519PrivateKey) -> bytes:
     """Sign a payload and return the envelope's canonical bytes."""
     # Base64 and hexadecimal need no escapes, so this is canonical as it stands.
-    return _FORM % (
+    return FORM % (
         base64.b64encode(payload),
         PAYLOAD_TYPE.encode(),
         keyid(key.public_key().public_bytes_raw()).encode(),

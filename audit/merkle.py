@@ -66,11 +66,14 @@ class Tree:
     def leaf(self, index: int) -> bytes:
         """Return the hash of leaf `index`."""
         self._check_size(index + 1)
-        return self._levels[0][index]
+        return self._node(0, index)
 
     def node(self, height: int, index: int) -> bytes:
         """Return the hash of the complete subtree over leaves [index*2**height, +2**height)."""
         self._check_size((index + 1) << height)
+        return self._node(height, index)
+
+    def _node(self, height: int, index: int) -> bytes:
         return self._levels[height][index]
 
     def root(self, size: int | None = None) -> bytes:
@@ -123,7 +126,7 @@ class Tree:
         peaks: list[bytes] = []
         while start < end:
             height = (end - start).bit_length() - 1
-            peaks.append(self._levels[height][start >> height])
+            peaks.append(self._node(height, start >> height))
             start += 1 << height
         for peak in reversed(peaks):
             result = peak if result is None else node_hash(peak, result)

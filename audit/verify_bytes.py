@@ -12,7 +12,12 @@ from audit.evidence import Collector, Evidence, LogView
 
 
 def check(
-    bundle: Bundle, found: Collector, *, trust: Mapping[str, str], against: str | None
+    bundle: Bundle,
+    found: Collector,
+    *,
+    trust: Mapping[str, str],
+    against: str | None,
+    every: bool = False,
 ) -> Evidence | None:
     """Check a bundle's bytes and return what could be read of it.
 
@@ -26,7 +31,7 @@ def check(
     _check_trust(sources, trust, found)
     witnesses = [note.parse_key(source.keys.witness) for source in sources.values()]
     logs = {
-        where: verify_log.read(bundle, where, source, witnesses, found)
+        where: verify_log.read(bundle, where, source, witnesses, found, every=every)
         for where, source in sources.items()
     }
     expected = {bundles.MANIFEST, bundles.PLAN}
