@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "Privity needs Python 3.11 or newer: set PYTHON=..." >&2; exit 2; }
@@ -50,6 +50,10 @@ test: $(VENV)/.test ## The whole suite, warnings as errors
 .PHONY: mutants
 mutants: $(VENV)/.test ## Break the private core in every way we know; the tests must notice
 	$(BIN)/python tests/mutants/run.py --jobs 2
+
+.PHONY: faults-audit
+faults-audit: $(VENV)/.test ## Kill a log's writers, fail every file system call of an append (needs strace)
+	$(BIN)/python -m bench.faults_audit --json
 
 .PHONY: bench
 bench: $(VENV)/.test ## What the numbers come from (BENCH=training, BENCH_ARGS="--quick ..."); lists them without BENCH
