@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audit import cli_keys
+
 if TYPE_CHECKING:
     from audit.entries import Entry, Proven
     from audit.findings import Fault, Findings
     from audit.trace import Score, Trace
 
 app = typer.Typer(no_args_is_help=True)
+for command in (cli_keys.lock, cli_keys.rotate, cli_keys.revoke):
+    app.command()(command)
 _BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is

@@ -12,10 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from audit import canonical
 from audit.errors import BadSignature, Malformed
+from audit.signer import Signer
 
 FORM = b'{"payload":"%b","payloadType":"%b","signatures":[{"keyid":"%b","sig":"%b"}]}'
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -51,7 +52,7 @@ def pae(payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def seal(payload: bytes, key: Ed25519PrivateKey) -> bytes:
+def seal(payload: bytes, key: Signer) -> bytes:
     """Sign a payload and return the envelope's canonical bytes."""
     # Base64 and hexadecimal need no escapes, so this is canonical as it stands.
     return FORM % (

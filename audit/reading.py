@@ -179,6 +179,12 @@ class Reader:
                 text = "the entry revokes a key that was not rotated away before"
                 self.bytes_.append(Wrong(index, "bad-revocation", text))
             self.revoked.append((key, size, index))
+            ends = [segment.first - 1 for segment in self.history if segment.first > 0]
+            keyed = [segment.keys.log for segment in self.history[:-1]]
+            for owner, end in zip(keyed, ends, strict=True):
+                if owner == key and size < end:
+                    text = f"entries {size} to {end - 1} are signed by a key revoked from {size} on"
+                    self.bytes_.append(Wrong(size, "revoked-key", text))
 
     def _take(self, segment: Segment) -> None:
         self.history.append(segment)

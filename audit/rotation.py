@@ -62,7 +62,7 @@ def follow(event: Event, old: PublicKeys) -> Segment:
 
 def in_force(history: Sequence[Segment], size: int) -> PublicKeys:
     """Return the keys that sign a checkpoint over the first `size` entries."""
-    return [segment for segment in history if segment.first == 0 or segment.first < size][-1].keys
+    return [segment for segment in history if segment.first <= size][-1].keys
 
 
 def open_note(data: str, history: Sequence[Segment], origin: str) -> note.Checkpoint:

@@ -34,11 +34,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import measure  # first: it makes `audit` the package
+from bench.measure import Bar, at_least, at_most
+
+# isort: split
 from audit import canonical, keys, merkle
 from audit.errors import AuditError
 from audit.log import Log
-from bench import measure
-from bench.measure import Bar, at_least, at_most
 
 FIELDS = {"bundle_digest": canonical.digest(b""), "verdict": "ok"}
 KIND = "verifier-run"
@@ -64,7 +66,7 @@ log.checkpoint()
 os.write(1, b"published\\n")
 os.path.exists({END!r})
 """
-_THREADS = """
+_THREADS = f"""
 import os, sys, threading
 from pathlib import Path
 from audit import keys
@@ -72,12 +74,12 @@ from audit.log import Log
 log = Log.open(Path(sys.argv[1]), keys=keys.load(Path(sys.argv[2])))
 def work():
     for _ in range(int(sys.argv[3])):
-        receipt = log.append(%r, %r)
-        os.write(1, b"%%d\\n" %% receipt.index)
+        receipt = log.append({KIND!r}, {FIELDS!r})
+        os.write(1, b"%d\\n" % receipt.index)
 threads = [threading.Thread(target=work) for _ in range(int(sys.argv[4]))]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-""" % (KIND, FIELDS)
+"""
 _LINE = re.compile(r"^(?:\[pid +\d+\] |\d+ +)?(\w+)\((.*)$")
 
 

@@ -1,0 +1,87 @@
+"""`privity audit lock`, `rotate`, `revoke`: the evidence keys of an institution or coordinator."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_DIRECTORY = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The folder of an institution or coordinator.")
+]
+
+
+def lock(directory: _DIRECTORY) -> None:
+    """Lock the evidence keys under a passphrase (PKCS #8 with scrypt), in place.
+
+    Example: PRIVITY_PASSPHRASE_FILE=/run/secrets/clinic privity audit lock clinic-a
+
+    The passphrase is asked for, or is the first line of the file that PRIVITY_PASSPHRASE_FILE
+    names; every later command needs it too. It is never an argument.
+    """
+    from audit import custody
+
+    count = custody.lock(directory)
+    typer.echo(f"{count} keys locked" if count else "the keys were locked already")
+
+
+def rotate(
+    directory: _DIRECTORY,
+    reason: Annotated[str, typer.Option(help="A short code for the log.")] = "scheduled",
+    expires: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day on which the new keys end (UTC)."),
+    ] = None,
+    module: Annotated[
+        Path | None, typer.Option(help="Make the new keys in a PKCS #11 token: its library.")
+    ] = None,
+    token: Annotated[str, typer.Option(help="With --module: the token's label.")] = "",
+    prefix: Annotated[str, typer.Option(help="With --module: what key labels begin with.")] = (
+        "privity"
+    ),
+) -> None:
+    """Replace the evidence keys; the log says so, signed by the old and the new ones.
+
+    Example: privity audit rotate clinic-a --expires 2028-01-01
+
+    Stop what runs in DIR first, and start it again afterwards. Interrupted, it ends when it is run
+    again. The coordinator follows an institution's rotation by itself; a coordinator that rotates
+    sends new invitations.
+    """
+    from audit import custody, hsm
+    from audit.errors import AuditError
+
+    if (module is None) != (not token):
+        raise AuditError("give --module and --token together", code="bad-option", exit_code=2)
+    receipt = custody.rotate(
+        directory,
+        reason=reason,
+        expires=None if expires is None else expires.replace(tzinfo=UTC),
+        token=None if module is None else hsm.Token(str(module), token, prefix),
+    )
+    if receipt is None:
+        typer.echo("the rotation that was begun is finished")
+    else:
+        typer.echo(f"keys rotated at entry {receipt.index}; the old private keys are destroyed")
+
+
+def revoke(
+    directory: _DIRECTORY,
+    reason: Annotated[str, typer.Option(help="A short code for the log.")] = "compromised",
+    size: Annotated[
+        int | None,
+        typer.Option(min=0, help="How many entries the key still counts for; by default all."),
+    ] = None,
+) -> None:
+    """Revoke the key that was rotated away last: from a size on it counts for nothing.
+
+    Example: privity audit revoke clinic-a --size 120
+
+    A verifier then rejects entries and checkpoints that this key signed beyond that size.
+    """
+    from audit import custody
+
+    receipt = custody.revoke(directory, reason=reason, size=size)
+    typer.echo(f"key revoked at entry {receipt.index}")
