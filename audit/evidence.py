@@ -105,6 +105,10 @@ class LogView:
             if run is None or event.run == run:
                 yield index, event
 
+    def everyone(self) -> list[PublicKeys]:
+        """The keys that were ever in force in this log, and those that the bundle states."""
+        return [self.keys, *(s.keys for s in self.history if s.keys != self.keys)]
+
     def place(self, index: int) -> str:
         """Say where an entry is."""
         return f"{self.where} entry {index}"

@@ -92,7 +92,7 @@ def _signers(evidence: Evidence, trust: Mapping[str, str]) -> list[Signer]:
             name=log.keys.name,
             role="coordinator" if log is evidence.coordinator else "institution",
             fingerprint=log.keys.fingerprint,
-            pinned=trust.get(log.keys.name) == log.keys.log,
+            pinned=trust.get(log.keys.name) in [keys.log for keys in log.everyone()],
             size=log.checkpoint.size,
             root="sha256:" + log.checkpoint.root.hex(),
             cosigned_by=log.cosigned_by,

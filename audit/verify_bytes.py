@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from audit import bundle as bundles
-from audit import digests, note, tiles, verify_log
+from audit import digests, note, rotation, tiles, verify_log
 from audit.bundle import Bundle, Source
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, LogView
+from audit.keys import PublicKeys
 
 
 def check(
@@ -28,11 +30,21 @@ def check(
         f"{bundles.SITES}/{name}": source for name, source in bundle.sites.items()
     }
     _check_names(bundle, found)
-    _check_trust(sources, trust, found)
-    witnesses = [note.parse_key(source.keys.witness) for source in sources.values()]
-    logs = {
-        where: verify_log.read(bundle, where, source, witnesses, found, every=every)
+    unseen = {
+        where: verify_log.read(bundle, where, source, (), found, every=every)
         for where, source in sources.items()
+    }
+    _check_trust(sources, unseen, trust, found)
+    witnesses = [
+        note.parse_key(keys.witness)
+        for where, source in sources.items()
+        for keys in _everyone(source, unseen[where])
+    ]
+    logs = {
+        where: None
+        if log is None
+        else replace(log, cosigned_by=verify_log.witnesses_of(bundle, log, witnesses, found))
+        for where, log in unseen.items()
     }
     expected = {bundles.MANIFEST, bundles.PLAN}
     for where, log in logs.items():
@@ -71,10 +83,21 @@ def _check_names(bundle: Bundle, found: Collector) -> None:
         found.add("bytes", "same-key", bundles.MANIFEST, "one key serves twice; each needs its own")
 
 
-def _check_trust(sources: Mapping[str, Source], trust: Mapping[str, str], found: Collector) -> None:
+def _everyone(source: Source, log: LogView | None) -> list[PublicKeys]:
+    return [source.keys] if log is None else log.everyone()
+
+
+def _check_trust(
+    sources: Mapping[str, Source],
+    logs: Mapping[str, LogView | None],
+    trust: Mapping[str, str],
+    found: Collector,
+) -> None:
+    """Check that keys which came another way sign the logs, or were rotated away in them."""
     for where, source in sources.items():
-        pinned = trust.get(source.keys.name)
-        if pinned is not None and pinned != source.keys.log:
+        log, pinned = logs[where], trust.get(source.keys.name)
+        known = [keys.log for keys in _everyone(source, log)]
+        if pinned is not None and pinned not in known:
             found.add(
                 "bytes",
                 "untrusted-key",
@@ -124,7 +147,7 @@ def _check_against(logs: Mapping[str, LogView], against: str, found: Collector) 
                 f"it is of log {earlier.origin[:128]!r}, which is not in the bundle",
                 code="unknown-log",
             )
-        note.check_signed(note.parse(against), note.parse_key(log.keys.log))
+        rotation.open_note(against, log.history, earlier.origin)
     except AuditError as error:
         found.add("bytes", error.code, where, str(error))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -64,7 +65,7 @@ def read(
         checkpoint=stated,
         tree=tree,
         events=Events(reader.kinds, reader.kept, lambda index: files.event(index, tree)),
-        cosigned_by=_witnesses(note.parse(data), source, witnesses, reader, name, found),
+        cosigned_by=(),
         history=tuple(reader.history),
         revoked=tuple(reader.revoked),
         chain=tuple(reader.chain),
@@ -72,7 +73,7 @@ def read(
         chained=reader.chained,
     )
     _check_first(log, reader, found)
-    return log
+    return replace(log, cosigned_by=witnesses_of(bundle, log, witnesses, found))
 
 
 class _Files:
@@ -216,23 +217,21 @@ def _check_first(log: LogView, reader: Reader, found: Collector) -> None:
         found.add("bytes", "wrong-keys", f"{log.where}/{bundles.CHECKPOINT}", text)
 
 
-def _witnesses(
-    signed: note.Note,
-    source: Source,
-    witnesses: Sequence[note.VerifierKey],
-    reader: Reader,
-    where: str,
-    found: Collector,
+def witnesses_of(
+    bundle: Bundle, log: LogView, witnesses: Sequence[note.VerifierKey], found: Collector
 ) -> tuple[str, ...]:
     """Return who cosigned; a line that names a known witness and does not verify is a fault.
 
     A witness's time is a clock that is not the log's own: after the log key had expired it counts
     as a fault too.
     """
-    names = []
-    expires = reader.history[-1].expires
+    where = f"{log.where}/{bundles.CHECKPOINT}"
+    signed = note.parse(bundles.load(bundle.path, where, most=note.MAX_NOTE_BYTES))
+    names = set()
+    expires = log.history[-1].expires
+    own = {keys.witness for keys in log.everyone()}
     for key in witnesses:
-        if str(key) == source.keys.witness:
+        if str(key) in own:
             continue  # nobody is a witness of himself
         try:
             time = note.check_signed(signed, key)
@@ -241,7 +240,7 @@ def _witnesses(
                 found.add("bytes", "bad-cosignature", where, str(error))
             continue
         name = key.name.removesuffix("/witness")
-        names.append(name)
+        names.add(name)
         seen = events.timestamp(datetime.fromtimestamp(min(time or 0, _LAST_SECOND), UTC))
         if expires is not None and not seen <= expires:
             text = f"{name} saw this checkpoint after its key had expired at {expires}"
