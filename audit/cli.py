@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from audit.trace import Score, Trace
 
 app = typer.Typer(no_args_is_help=True)
-for command in (cli_keys.lock, cli_keys.rotate, cli_keys.revoke):
+for command in (cli_keys.lock, cli_keys.rotate, cli_keys.revoke, cli_keys.erase):
     app.command()(command)
 _BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

@@ -1,4 +1,4 @@
-"""`privity audit lock`, `rotate`, `revoke`: the evidence keys of an institution or coordinator."""
+"""`privity audit lock`, `rotate`, `revoke`, `erase`: what a party changes about its own log."""
 
 from __future__ import annotations
 
@@ -85,3 +85,45 @@ def revoke(
 
     receipt = custody.revoke(directory, reason=reason, size=size)
     typer.echo(f"key revoked at entry {receipt.index}")
+
+
+def erase(
+    directory: _DIRECTORY,
+    entry: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Erase what this entry commits to. May be repeated."),
+    ] = None,
+    matching: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Erase the value in this file's first line, wherever it stands."
+        ),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="A short code for the log.")] = "data-subject-request",
+) -> None:
+    """Erase personal values that the log commits to; every proof over the log still holds.
+
+    Example: privity audit erase clinic-a --matching account.txt
+
+    The log has only salted digests of such values; the values lie in DIR/log/disclosures.sqlite.
+    What is erased, and why, becomes an entry; a verifier then says redacted. Backups of DIR are
+    yours to erase.
+    """
+    from audit import erasure
+    from audit.errors import AuditError
+
+    if (matching is None) == (not entry):
+        raise AuditError("give --entry or --matching", code="bad-option", exit_code=2)
+    value = None
+    if matching is not None:
+        try:
+            value = matching.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
+        except (OSError, UnicodeDecodeError):
+            raise AuditError(
+                f"{matching} cannot be read as text; check the path", code="no-file", exit_code=2
+            ) from None
+    done = erasure.erase(directory, entries=entry or (), matching=value, reason=reason)
+    for index, name in done.fields:
+        typer.echo(f"erased {name} of entry {index}")
+    said = ", ".join(str(index) for index in done.logged) or "no entry: nothing referred to it"
+    typer.echo(f"logged in {said}")

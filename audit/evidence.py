@@ -123,6 +123,7 @@ class Evidence:
     sites: Mapping[str, LogView]
     plan: bytes
     release: Path | None
+    disclosures: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def started(self) -> tuple[int, Event] | None:

@@ -51,6 +51,8 @@ def check(
         if log is not None:
             expected.add(f"{where}/{bundles.CHECKPOINT}")
             expected.update(f"{where}/{t.path}" for t in tiles.needed(log.checkpoint.size))
+    shown = _disclosures(bundle, found)
+    expected.update(f"{bundles.DISCLOSURES}/{name}" for name in shown)
     unread = tuple(f"{where}/" for where, log in logs.items() if log is None)
     _check_files(bundle, expected, unread, found)
     readable = {where: log for where, log in logs.items() if log is not None}
@@ -70,7 +72,25 @@ def check(
         sites={log.keys.name: log for log in readable.values()},
         plan=plan,
         release=bundle.release,
+        disclosures=shown,
     )
+
+
+def _disclosures(bundle: Bundle, found: Collector) -> dict[str, list[str]]:
+    """Read the disclosures of each party that has a log here."""
+    shown = {}
+    for name in (bundle.coordinator.keys.name, *bundle.sites):
+        path = f"{bundles.DISCLOSURES}/{name}"
+        if path not in bundle.files:
+            continue
+        try:
+            data = bundles.load(bundle.path, path, most=bundles.MAX_JSON_BYTES)
+            shown[name] = data.decode("ascii").splitlines()
+        except (AuditError, UnicodeDecodeError) as error:
+            code = error.code if isinstance(error, AuditError) else "bad-disclosure"
+            found.add("bytes", code, path, f"the disclosures of {name} cannot be read")
+            shown[name] = []
+    return shown
 
 
 def _check_names(bundle: Bundle, found: Collector) -> None:
