@@ -48,12 +48,32 @@ test: $(VENV)/.test ## The whole suite, warnings as errors
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
 .PHONY: mutants
-mutants: $(VENV)/.test ## Break the private core in every way we know; the tests must notice
+mutants: $(VENV)/.test ## Break the private core, and delete each check of the verifier; tests must notice
 	$(BIN)/python tests/mutants/run.py --jobs 2
+	$(BIN)/python tests/mutants/checks.py --jobs 2
 
 .PHONY: faults-audit
 faults-audit: $(VENV)/.test ## Kill a log's writers, fail every file system call of an append (needs strace)
 	$(BIN)/python -m bench.faults_audit --json
+
+INTEROP ?= .interop
+
+.PHONY: interop
+interop: $(VENV)/.test ## Tools that are not ours check our logs and releases (needs node; Go from Debian)
+	@for tool in 'oms model-signing==1.1.1 pyOpenSSL' 'cose scitt-cose==0.5.0'; do set -- $$tool; \
+		test -d $(INTEROP)/$$1 || { $(PYTHON) -m venv $(INTEROP)/$$1 && name=$$1 && shift && \
+		$(INTEROP)/$$name/bin/pip install --quiet "$$@"; }; done
+	@test -d $(INTEROP)/aics || { $(PYTHON) -m venv $(INTEROP)/aics && $(INTEROP)/aics/bin/pip install \
+		--quiet cryptography && $(INTEROP)/aics/bin/pip install --quiet --ignore-requires-python \
+		--no-deps aics-tlog==0.2.1 aics-witness==0.1.0; }
+	@mkdir -p $(INTEROP)/npm && cd $(INTEROP)/npm && npm install --silent --no-fund --no-audit \
+		'@sigstore/verify@4.1.3'
+	PRIVITY_INTEROP=$(abspath $(INTEROP)) $(BIN)/python -m pytest tests/interop
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## Fuzz every parser of foreign bytes with atheris (FUZZ_ARGS="--seconds 60 note")
+	$(PIP) install 'atheris>=2.3'
+	$(BIN)/python tests/fuzz/run.py $(FUZZ_ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.test ## What the numbers come from (BENCH=training, BENCH_ARGS="--quick ..."); lists them without BENCH

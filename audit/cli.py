@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from audit.trace import Score, Trace
 
 app = typer.Typer(no_args_is_help=True)
-for command in (cli_keys.lock, cli_keys.rotate, cli_keys.revoke, cli_keys.erase):
+for command in (cli_keys.lock, cli_keys.rotate, cli_keys.revoke, cli_keys.erase, cli_keys.witness):
     app.command()(command)
-_BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
+_BUNDLE = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or for verify a zip of one.")
+]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is
 
@@ -28,7 +30,9 @@ _SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is
 @app.command()
 def verify(
     context: typer.Context,
-    bundle: _BUNDLE,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder, or a zip of it.")
+    ],
     against: Annotated[
         Path | None,
         typer.Option(
@@ -59,18 +63,19 @@ def verify(
 
     Ends with 0 if every check holds and with 4 if one does not.
     """
-    from audit import trusted
+    from audit import archive, trusted
     from audit import verify as verifier
     from audit.errors import AuditError
 
     pinned = trusted.keys(trust or ())
-    findings = verifier.verify(
-        bundle,
-        recompute=context.obj["recompute"],
-        against=None if against is None else trusted.checkpoint(against),
-        trust=pinned,
-        every=every_signature,
-    )
+    with archive.opened(bundle) as folder:
+        findings = verifier.verify(
+            folder,
+            recompute=context.obj["recompute"],
+            against=None if against is None else trusted.checkpoint(against),
+            trust=pinned,
+            every=every_signature,
+        )
     if as_json:
         typer.echo(json.dumps(findings.to_json()))
     else:

@@ -127,3 +127,36 @@ def erase(
         typer.echo(f"erased {name} of entry {index}")
     said = ", ".join(str(index) for index in done.logged) or "no entry: nothing referred to it"
     typer.echo(f"logged in {said}")
+
+
+def witness(
+    directory: _DIRECTORY,
+    url: Annotated[str, typer.Option(metavar="URL", help="The witness's submission prefix.")],
+    key: Annotated[
+        Path, typer.Option(metavar="FILE", help="A file with the witness's key (a vkey).")
+    ],
+) -> None:
+    """Ask a witness to cosign the log's newest checkpoint (C2SP tlog-witness over HTTP).
+
+    Example: privity audit witness hub --url https://witness.example/w1 --key witness.vkey
+
+    The witness learns the log's name, size and root, and nothing of the entries. Ends with 4 if it
+    refuses, and with 5 if it cannot be reached.
+    """
+    from audit import keys, witness_url
+    from audit.errors import AuditError
+    from audit.log import Log
+
+    try:
+        vkey = key.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise AuditError(
+            f"{key} cannot be read as text; check the path", code="no-file", exit_code=2
+        ) from None
+    opened = Log.open(directory / "log", keys=keys.load(directory / "keys"))
+    try:
+        done = witness_url.ask(opened, url, vkey)
+    finally:
+        opened.close()
+    at = datetime.fromtimestamp(done.time, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    typer.echo(f"{done.witness} cosigned size {done.size} at {at}")

@@ -2,8 +2,8 @@
 
 A disclosure is that of RFC 9901 section 4.2.1: base64url of the JSON array [salt, name, value],
 with a salt of 128 random bits. The log's commitment is the SHA-256 of its ASCII bytes (section
-4.2.3), written as `"sha256:<hex>"`. Who has the disclosure can check it against the log; once it is erased,
-nobody can tell the value from the digest, and every proof over the log still holds.
+4.2.3), written as `"sha256:<hex>"`. Who has the disclosure can check it against the log; once it is
+erased, nobody can tell the value from the digest, and every proof over the log still holds.
 """
 
 from __future__ import annotations

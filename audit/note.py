@@ -270,5 +270,6 @@ def _cosigned(text: str, time: int) -> bytes:
 
 
 def _check_name(name: str) -> None:
-    if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
+    odd = any(c.isspace() or ord(c) < 0x20 or "\ud800" <= c <= "\udfff" for c in name)
+    if not name or "+" in name or odd:
         raise Malformed("a key name is empty or holds a space or plus sign", code="bad-key")
