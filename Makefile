@@ -75,6 +75,10 @@ fuzz: $(VENV)/.test ## Fuzz every parser of foreign bytes with atheris (FUZZ_ARG
 	$(PIP) install 'atheris>=2.3'
 	$(BIN)/python tests/fuzz/run.py $(FUZZ_ARGS)
 
+.PHONY: flips-audit
+flips-audit: $(VENV)/.test ## Flip every bit and cut at every length of a bundle of 300 entries
+	$(BIN)/python -m bench.flips_audit --json
+
 .PHONY: bench
 bench: $(VENV)/.test ## What the numbers come from (BENCH=training, BENCH_ARGS="--quick ..."); lists them without BENCH
 ifdef BENCH

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from audit.trace import Score, Trace
 
 app = typer.Typer(no_args_is_help=True)
-for command in (cli_keys.lock, cli_keys.rotate, cli_keys.revoke, cli_keys.erase, cli_keys.witness):
+for command in (
+    cli_keys.lock,
+    cli_keys.rotate,
+    cli_keys.revoke,
+    cli_keys.erase,
+    cli_keys.stamp,
+    cli_keys.witness,
+):
     app.command()(command)
 _BUNDLE = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or for verify a zip of one.")

@@ -160,3 +160,33 @@ def witness(
         opened.close()
     at = datetime.fromtimestamp(done.time, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     typer.echo(f"{done.witness} cosigned size {done.size} at {at}")
+
+
+def stamp(
+    directory: _DIRECTORY,
+    url: Annotated[str, typer.Option(metavar="URL", help="The RFC 3161 authority.")],
+    roots: Annotated[
+        Path, typer.Option(metavar="FILE", help="PEM file of the roots that you trust for it.")
+    ],
+) -> None:
+    """Have a time-stamping authority sign the time of the log's newest checkpoint (RFC 3161).
+
+    Example: privity audit stamp hub --url https://tsa.example/ --roots tsa-root.pem
+
+    Writes DIR/log/stamps/SIZE.tsr beside SIZE.checkpoint; openssl ts -verify reads both. The
+    authority learns one digest. Needs the extra timestamp.
+    """
+    from audit import keys, note, tiles, timestamp
+    from audit.log import Log
+
+    opened = Log.open(directory / "log", keys=keys.load(directory / "keys"))
+    try:
+        signed = opened.checkpoint()
+    finally:
+        opened.close()
+    reply = timestamp.ask(url, signed.encode())
+    found = timestamp.check(reply, signed.encode(), roots)
+    place = directory / "log" / "stamps" / str(note.parse_checkpoint(note.parse(signed)).size)
+    tiles.write(place.with_suffix(".checkpoint"), signed.encode())
+    tiles.write(place.with_suffix(".tsr"), reply)
+    typer.echo(f"stamped at {found.time:%Y-%m-%d %H:%M:%SZ}: {place}.tsr")
