@@ -27,9 +27,7 @@ for command in (
     cli_keys.witness,
 ):
     app.command()(command)
-_BUNDLE = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or for verify a zip of one.")
-]
+_BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is
 
