@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audit import cli_officer
+from audit import cli_keys, cli_officer
 
 if TYPE_CHECKING:
     from audit.entries import Entry, Proven
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 cli_officer.register(app)
+for command in (
+    cli_keys.lock,
+    cli_keys.rotate,
+    cli_keys.revoke,
+    cli_keys.erase,
+    cli_keys.stamp,
+    cli_keys.witness,
+):
+    app.command()(command)
 _BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is
@@ -27,7 +36,9 @@ _SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is
 @app.command()
 def verify(
     context: typer.Context,
-    bundle: _BUNDLE,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder, or a zip of it.")
+    ],
     against: Annotated[
         Path | None,
         typer.Option(
@@ -42,6 +53,14 @@ def verify(
             "name to log key. May be repeated.",
         ),
     ] = None,
+    every_signature: Annotated[
+        bool,
+        typer.Option(
+            "--every-signature",
+            help="Check each entry's own signature even in logs of over 16384 entries, where those "
+            "of serving-access are else signed through the entries after them.",
+        ),
+    ] = False,
     as_json: _JSON = False,
 ) -> None:
     """Verify a bundle offline: intact, complete, consistent, signed by whom, ε spent of cap.
@@ -50,17 +69,19 @@ def verify(
 
     Ends with 0 if every check holds and with 4 if one does not.
     """
-    from audit import trusted
+    from audit import archive, trusted
     from audit import verify as verifier
     from audit.errors import AuditError
 
     pinned = trusted.keys(trust or ())
-    findings = verifier.verify(
-        bundle,
-        recompute=context.obj["recompute"],
-        against=None if against is None else trusted.checkpoint(against),
-        trust=pinned,
-    )
+    with archive.opened(bundle) as folder:
+        findings = verifier.verify(
+            folder,
+            recompute=context.obj["recompute"],
+            against=None if against is None else trusted.checkpoint(against),
+            trust=pinned,
+            every=every_signature,
+        )
     if as_json:
         typer.echo(json.dumps(findings.to_json()))
     else:

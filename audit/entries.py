@@ -46,6 +46,16 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "verifier-run": ("verdict",),
     "review-signoff": ("log", "first", "last", "decision", "verdict"),
     "exchange": ("direction", "verdict", "code"),
+    "key-rotated": ("reason",),
+    "key-revoked": ("size", "reason"),
+    "serving-access": ("route", "outcome"),
+    "config-changed": ("subject", "after"),
+    "export": ("form", "entries"),
+    "incident": ("code", "severity", "state"),
+    "clock-anomaly": ("before", "seen"),
+    "witness-refused": ("origin", "reason"),
+    "disclosure-erased": ("reason",),
+    "retention-pruned": ("retention", "before", "disclosures"),
 }
 _DIGEST_SHOWN = 19  # "sha256:" and 12 digits
 
@@ -93,6 +103,14 @@ class Entry:
             return f"the run ended: {fields['outcome']}"
         if kind == "verifier-run" and fields["verdict"] != "ok":
             return "a verifier found faults"
+        if kind == "incident" and fields["state"] == "opened":
+            return f"an incident of severity {fields['severity']}: {fields['code']}"
+        if kind == "witness-refused":
+            return f"the log {fields['origin']} was not cosigned: {fields['reason']}"
+        if kind == "clock-anomaly":
+            return "the clock went back"
+        if kind == "key-revoked":
+            return f"a key was revoked: {fields['reason']}"
         return ""
 
     def to_json(self) -> dict[str, Any]:

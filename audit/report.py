@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from audit import controls, release_folder, report_budget
 from audit.material import Material, listed, moment, ref, refs, short
-from audit.reading import Record
+from audit.stored import Record
 from audit.sentences import Part, Reference, Row, Section, Sentence, Table, say
 
 _MOST_ROUNDS = 200

@@ -167,11 +167,11 @@ def _check_trainings(
 def _check_approvals(site: LogView, found: Collector) -> None:
     """Check that the last decision on a plan before each training or reservation is a yes."""
     approved: set[tuple[str | None, str]] = set()
-    for index, event in enumerate(site.events):
+    for index, event in site.events.of("approval", "budget-reserved", "dp-training"):
         key = (event.run, event.fields.get("plan_digest", ""))
         if event.kind == "approval":
             (approved.add if event.fields["decision"] == "approved" else approved.discard)(key)
-        elif event.kind in ("budget-reserved", "dp-training") and key not in approved:
+        elif key not in approved:
             text = f"the {event.kind} has no approval of its plan before it"
             found.add("meaning", "not-approved", site.place(index), text)
 

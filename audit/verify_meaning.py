@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from audit import aggregation, canonical, verify_budget, verify_release, verify_review
+from audit import (
+    aggregation,
+    canonical,
+    verify_budget,
+    verify_disclosures,
+    verify_release,
+    verify_review,
+)
+from audit import bundle as bundles
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, Recompute
 from audit.findings import InstitutionFinding, ReleaseFinding
@@ -26,6 +34,10 @@ def check(evidence: Evidence, found: Collector, *, recompute: Recompute) -> Mean
     budgets = verify_budget.check(evidence, found, recompute=recompute)
     outputs = _check_aggregations(evidence, found)
     release = verify_release.check(evidence, found, outputs=outputs, budgets=budgets)
+    for log in (evidence.coordinator, *evidence.sites.values()):
+        name = log.keys.name
+        shown = evidence.disclosures.get(name, ())
+        verify_disclosures.check(log, shown, f"{bundles.DISCLOSURES}/{name}", found)
     rounds = sum(1 for _ in evidence.coordinator.of("round-closed", evidence.run))
     return Meaning(tuple(budget.finding for budget in budgets.values()), release, rounds)
 

@@ -321,13 +321,12 @@ def bundle(folder: Folder, state: State, mirrors: Mapping[str, Mirror], out: Pat
     Raises:
         AuditError: `out` exists or a log lacks a file.
     """
-    known = folder.known()
     bundles.write(
         out,
         run=state.plan.run,
         coordinator=Source(folder.path / "log", folder.keys().public()),
         sites={
-            name: Source(mirror.folder, known[name].keys)
+            name: Source(mirror.folder, mirror.keys())
             for name, mirror in mirrors.items()
             if mirror.size
         },

@@ -388,7 +388,7 @@ class Conductor:
         """Extend the site's mirror, and keep its cosignature on our log."""
         head = party.mirror.extend(header.entries, header.checkpoint, self.witness)
         if header.cosignature:
-            self.log.add_cosignature(header.cosignature, witness=party.site.keys.witness)
+            self.log.add_cosignature(header.cosignature, witness=party.mirror.keys().witness)
         self.state.witnessed[party.site.name] = header.witnessed
         self.state.save()
         return head

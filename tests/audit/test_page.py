@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from fastapi.testclient import TestClient
 
 from audit import bundle as bundles
-from audit import merkle, note, page, page_run, page_shelf, reading
+from audit import merkle, note, page, page_run, page_shelf, stored
 from audit.canonical import from_base64
 from audit.errors import AuditError
 from audit.page_access import LINK_SECONDS, SESSION_SECONDS, Access
@@ -424,14 +424,14 @@ def test_bundles_are_found_alone_in_a_folder_and_at_a_coordinator(
 
 def test_a_proof_from_tiles_is_that_of_the_tree(federation: Any) -> None:
     bundle = bundles.read(federation.root / "bundle")
-    leaves = [record.leaf for record in reading.records(bundle, "hub")]
+    leaves = [record.leaf for record in stored.records(bundle, "hub")]
     tree = merkle.Tree(leaves)
 
     for index in range(tree.size):
-        exact = reading.prove(bundle, "hub", index)
+        exact = stored.prove(bundle, "hub", index)
         assert exact.proven.proof == tree.inclusion(index, tree.size)
     for size in range(1, tree.size + 1):
-        assert reading.root(bundle, "hub", size) == tree.root(size)
+        assert stored.root(bundle, "hub", size) == tree.root(size)
 
 
 def test_a_proof_from_tiles_of_several_levels_is_that_of_the_tree(
@@ -440,10 +440,10 @@ def test_a_proof_from_tiles_of_several_levels_is_that_of_the_tree(
     bundle, tree = make_bundle_of(tmp_path, 700)
 
     for index in (0, 255, 256, 511, 512, 600, tree.size - 1):
-        exact = reading.prove(bundle, "solo", index)
+        exact = stored.prove(bundle, "solo", index)
         assert exact.proven.proof == tree.inclusion(index, tree.size)
     for size in (1, 255, 256, 257, 512, 650, tree.size):
-        assert reading.root(bundle, "solo", size) == tree.root(size)
+        assert stored.root(bundle, "solo", size) == tree.root(size)
 
 
 @pytest.fixture
@@ -462,6 +462,6 @@ def make_bundle_of() -> Callable[..., Any]:
         made = bundles.write(
             root / "b", run="r", coordinator=source, sites={}, plan=canonical.encode({})
         )
-        return made, merkle.Tree([record.leaf for record in reading.records(made, "solo")])
+        return made, merkle.Tree([record.leaf for record in stored.records(made, "solo")])
 
     return make

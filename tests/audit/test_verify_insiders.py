@@ -297,4 +297,4 @@ def test_a_log_that_starts_twice_or_under_other_keys_is_found(
     beta, fresh = other.sites["beta"], keys.create(tmp_path / "fresh", "beta")
     beta.keys = keys.KeyRing("beta", beta.keys.log, beta.keys.event, fresh.witness)
     beta.witness = type(beta.witness)(tmp_path / "w.sqlite", beta.keys)
-    assert codes(judge(other.play().bundle())) == {("bytes", "wrong-start")}
+    assert codes(judge(other.play().bundle())) == {("bytes", "wrong-keys")}
