@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from model import catalog, shapes
 from server import evaluate, flower, plans, publish
 from server import state as states
 from server.errors import ServerError
+from server.marking import Marking
 from server.mirror import Mirror
 from server.progress import Progress, Show
 from server.rounds import Conductor, Party
@@ -99,7 +101,8 @@ def release(
         tell=tell,
     )
     signing.verify_folder(done.own.folder, folder.release_public)
-    witnesses = _close(folder, state, done.own.adapter_digest, tell)
+    digests = {recipient: copy.adapter_digest for recipient, copy in done.copies.items()}
+    witnesses = _close(folder, state, digests, tell)
     target = folder.path / "bundles" / name
     publish.bundle(folder, state, _mirrors(folder, state), target)
     tell("released", release=str(done.own.folder), bundle=str(target))
@@ -119,12 +122,12 @@ def release(
     }
 
 
-def _close(folder: Folder, state: State, digest: str, tell: Progress) -> list[str]:
+def _close(folder: Folder, state: State, digests: Mapping[str, str], tell: Progress) -> list[str]:
     """Ask the connected sites for their last evidence; without a SuperLink there is none."""
     try:
         with flower.Session.open(folder) as link:
             return _conductor(folder, state, link, tell).close(
-                release_digest=digest, timeout_s=_CLOSE_SECONDS
+                release_digests=digests, timeout_s=_CLOSE_SECONDS
             )
     except ServerError as fault:
         if fault.exit_code != 5:
@@ -140,7 +143,8 @@ def _conductor(folder: Folder, state: State, link: flower.Session, tell: Progres
         for name, mirror in _mirrors(folder, state).items()
         if name in enrolled
     }
-    return Conductor(folder.log(), folder.witness(), state, parties, link, tell)
+    marking = Marking(folder, state)
+    return Conductor(folder.log(), folder.witness(), state, parties, link, tell, marking)
 
 
 def _mirrors(folder: Folder, state: State) -> dict[str, Mirror]:

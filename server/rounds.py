@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from audit import witness as witnessing
-from audit.digests import arrays_digest
 from audit.errors import AuditError
 from audit.log import Log
 from audit.note import parse as parse_note
@@ -21,6 +20,7 @@ from privacy.errors import PrivacyError
 from privacy.wire import Answer, Close, Closed, Message, Propose, Round, Update, pack, unpack
 from server import accept, closing, plans
 from server.errors import ServerError
+from server.marking import Marking
 from server.mirror import Mirror
 from server.progress import Progress
 from server.state import State
@@ -70,6 +70,7 @@ class Conductor:
     parties: dict[str, Party]
     link: Link
     tell: Progress
+    marking: Marking
     clock: Callable[[], float] = time.monotonic
 
     def run(self, *, join_timeout_s: float) -> None:
@@ -90,6 +91,7 @@ class Conductor:
                 },
                 run=plan.run,
             )
+        self.marking.commit(self.log)
         self._agree(join_timeout_s)
         while self.state.round < plan.rounds:
             self._invite_late()
@@ -196,8 +198,6 @@ class Conductor:
 
     def _round(self, number: int) -> None:
         plan, log = self.state.plan, self.log
-        start = self.state.adapter(number)
-        input_digest = arrays_digest(start)
         group = f"round-{number}"
         self.tell("round", round=number, rounds=plan.rounds)
         updates, rejected = closing.left_behind(log, self.state, number)
@@ -207,18 +207,22 @@ class Conductor:
             if name in updates
         }
         closed = closing.began(log, plan.run, number)
-        for name, party in self.parties.items():
-            if closed or name in updates or party.status != "accepted":
-                continue
+        asked = [
+            name
+            for name, party in self.parties.items()
+            if not closed and name not in updates and party.status == "accepted"
+        ]
+        copies = self.marking.copies(log, number, asked)
+        for name in asked:
             message = pack(
                 Round(
                     **self._down(name),
                     run=plan.run,
                     round=number,
                     plan_digest=plans.digest(plan),
-                    input_digest=input_digest,
+                    input_digest=copies[name].digest,
                 ),
-                start,
+                copies[name].arrays,
             )
             self.link.send({name: message}, group=group, ttl_s=plan.round_timeout_s)
         deadline = self.clock() + plan.round_timeout_s
@@ -228,7 +232,9 @@ class Conductor:
                 try:
                     if reply.message is None:
                         raise ServerError("the site failed", code=reply.failure or "no-answer")
-                    updates[reply.site] = self._accept(party, reply.message, number, input_digest)
+                    updates[reply.site] = self._accept(
+                        party, reply.message, number, copies[reply.site].digest
+                    )
                     notes[reply.site] = _own_note(party.mirror.cosigned)
                     rejected.pop(reply.site, None)
                 except (PrivacyError, AuditError, ServerError) as fault:
@@ -298,8 +304,13 @@ class Conductor:
 
     # -- closing and evidence -------------------------------------------------------------------
 
-    def close(self, *, release_digest: str | None, timeout_s: float) -> list[str]:
+    def close(self, *, release_digests: Mapping[str, str], timeout_s: float) -> list[str]:
         """Tell every connected site the end of the run, and gather its last evidence.
+
+        Args:
+            release_digests: of each site's own copy of the release, if there is one for it; the
+                site signs for it in its log.
+            timeout_s: how long to wait for answers.
 
         Returns:
             The sites that answered.
@@ -310,7 +321,7 @@ class Conductor:
                     Close(
                         **self._down(name),
                         run=self.state.plan.run,
-                        release_digest=release_digest or _NO_RELEASE,
+                        release_digest=release_digests.get(name, _NO_RELEASE),
                     )
                 )
                 self.link.send({name: message}, group="close", ttl_s=timeout_s)
