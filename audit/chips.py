@@ -138,7 +138,7 @@ def draw(keys: Mapping[int, bytes], module: str, shape: tuple[int, ...]) -> Floa
         return None
     count = int(np.prod(shape))
     stream = hashlib.shake_256(b"privity-chips-v2|" + key + module.encode()).digest(2 * count)
-    drawn: Float32 = _table()[np.frombuffer(stream, dtype="<u2")]
+    drawn: Float32 = _table().take(np.frombuffer(stream, dtype="<u2"), mode="clip")
     return drawn.reshape(shape)
 
 

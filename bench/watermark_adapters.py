@@ -20,6 +20,7 @@ from bench import utility
 from client import train as private
 from configs.run import Run
 from model import adapter, frozen, prompts
+from model import base as base_model
 from model.labels import Labels
 from server import aggregate, plans
 
@@ -48,11 +49,16 @@ class Task(utility.Task):
         )
 
 
-def read(data: Path, model: str, *, people: int, test_records: int) -> Task:
-    """The task multidogo, with so many people at each of its four sites."""
+def read(data: Path, model: str, *, people: int, test_records: int, exact: bool = False) -> Task:
+    """The task multidogo, with so many people at each of its four sites.
+
+    `exact` loads the model in float32: rounding to bfloat16 would hide what a mark costs.
+    """
     found = utility.read(
         utility.SETS["multidogo"], data, model, most=people, test_records=test_records
     )
+    if exact:
+        found.base = base_model.load(found.base.folder, precision="float32")
     return Task(**{name: getattr(found, name) for name in found.__dataclass_fields__})
 
 
@@ -98,17 +104,25 @@ def _openly(task: Task, model: Any, steps: int) -> Arrays:
     return adapter.read(model)
 
 
-def tune(task: Task, model: Any, *, steps: int, rate: float, both: bool = False) -> None:
-    """Plain AdamW on the records of all sites; `both` trains A as well, as a thief would."""
+def tune(
+    task: Task,
+    model: Any,
+    *,
+    steps: int,
+    rate: float,
+    both: bool = False,
+    notes: Sequence[Any] = (),
+) -> None:
+    """Plain AdamW on the records of all sites, or on `notes`; `both` trains A as well."""
     labels = Labels.of(task.base, task.labels)
-    notes = [note for people in task.sites.values() for person in people for note in person]
+    notes = notes or [n for people in task.sites.values() for person in people for n in person]
     for name, weight in model.named_parameters():
         weight.requires_grad_("lora_B" in name or (both and "lora_A" in name))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
     draws = random.Random(SEED)
     for _ in range(steps):
-        batch = draws.sample(notes, min(16, len(notes)))
+        batch = draws.sample(list(notes), min(16, len(notes)))
         for at in range(0, len(batch), 8):
             part = batch[at : at + 8]
             (prompts.loss(model, part, labels=labels).sum() / len(batch)).backward()
