@@ -115,6 +115,12 @@ def factors(other: Pair, overwrite: Callable[[Arrays], Arrays]) -> dict[str, Cal
     }
 
 
+# Done in all layers: the mark that is left in some of them would be too little to name anybody.
+HARDEST = frozenset(
+    {"1 bit of B", "noise 200 %", "noise 300 %", "SVD rank 1", "SVD rank 2, noise 100 %, int4"}
+)
+
+
 def thefts(modules: Sequence[str]) -> dict[str, list[str]]:
     """Which modules a thief took."""
     return {

@@ -48,9 +48,7 @@ B, A = adapter(1)
 def write_peft(folder: Path, b: dict, a: dict, dtype: Any = np.float32) -> Path:
     folder.mkdir()
     tensors = {
-        f"base_model.model.{name.removesuffix(f'.{side}')}.lora_{side}.weight": np.ascontiguousarray(
-            x, dtype
-        )
+        f"base_model.model.{name[:-2]}.lora_{side}.weight": np.ascontiguousarray(x, dtype)
         for side, arrays in (("A", a), ("B", b))
         for name, x in arrays.items()
     }
