@@ -215,4 +215,4 @@ def _first(bundle: Path, faults: Sequence[Fault]) -> str:
 
 app.command("detect")(cli_mark.detect)
 app.command("trace")(cli_mark.trace)
-app.command("open-key")(cli_mark.open_key)
+app.command("disclose")(cli_mark.disclose)

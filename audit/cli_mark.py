@@ -1,4 +1,4 @@
-"""`privity audit detect`, `trace` and `open-key`: whose copy is this, by keys fixed when?"""
+"""`privity audit detect`, `trace` and `disclose`: whose copy is this, by keys fixed when?"""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def detect(
     opening: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Half a key, opened by open-key, in place of KEY; needs --bundle."
+            metavar="DIR", help="Half a key, opened by disclose, in place of KEY; needs --bundle."
         ),
     ] = None,
     published: _PUBLISHED = "",
@@ -169,7 +169,7 @@ def trace(
     _finish(found, adapter, html, as_json)
 
 
-def open_key(
+def disclose(
     key: Annotated[
         Path, typer.Argument(metavar="KEY", help="watermark-key.json of the run; a secret.")
     ],
@@ -183,7 +183,7 @@ def open_key(
 ) -> None:
     """Open one half of one recipient's key for an arbiter; the other half stays closed.
 
-    Example: privity audit open-key watermark-key.json --recipient clinic-a --half even --out case
+    Example: privity audit disclose watermark-key.json --recipient clinic-a --half even --out case
 
     The opened half is burned: whoever sees it can remove its mark from a copy. Never open both.
     """

@@ -33,7 +33,7 @@ code{font:12px/1.3 ui-monospace,Menlo,Consolas,monospace;word-break:break-all}.v
 @media print{body{margin:0;max-width:none}}
 """
 _WIDTH, _ROW, _LEFT, _RIGHT = 900, 22, 210, 120
-_MOST_ROWS = 24
+_MOST_ROWS = 14
 
 
 def page(trace: Trace, *, artefact: str, digest: str, written: str) -> str:

@@ -213,7 +213,9 @@ def _residuals(opened: mark_suspect.Opened, reference: Reference) -> Mapping[Var
 
 def _master(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        data = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except ValueError:
+        raise AuditError(f"{path} is no master key; restore it", code="weak-key") from None
     except OSError as error:
         raise AuditError(
             f"{path} cannot be read ({error.strerror}); without it no key can be shown to follow "

@@ -77,7 +77,7 @@ def make(path: Path, **forged: Any) -> Hub:
     made = log.Log.create(path / "log", keys=ring)
     master = path / "secrets" / "watermark.master"
     master.parent.mkdir()
-    master.write_bytes(b"m" * 32)
+    master.write_text((b"m" * 32).hex())
     made.append(
         "run-started",
         {"plan_digest": "sha256:" + "0" * 64, "plan": {}, "institutions": ["anna"], "quorum": 1},
