@@ -38,6 +38,8 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "update-rejected": ("institution", "reason"),
     "aggregation": ("method", "output_adapter"),
     "round-closed": ("accepted", "rejected", "absent"),
+    "watermark-keys": ("tree_size", "strength"),
+    "broadcast-marked": ("input_adapter",),
     "watermark-committed": ("strength",),
     "watermark-embedded": (),
     "evaluation": ("data", "records"),

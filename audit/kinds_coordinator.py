@@ -22,6 +22,8 @@ from audit.fields import (
 
 _SCORES = Table({"accuracy": DECIMAL, "loss": DECIMAL, "macro_f1": DECIMAL})
 _UPDATE = Table({"institution": NAME, "update_digest": DIGEST})
+_COMMITMENT = Table({"recipient": NAME, "commitment": DIGEST})
+_COPY = Table({"recipient": NAME, "adapter_digest": DIGEST})
 KINDS: Mapping[str, Table] = {
     "institution-joined": Table({"name": NAME, "keys": KEYS}),
     "institution-revoked": Table({"name": NAME}),
@@ -63,6 +65,20 @@ KINDS: Mapping[str, Table] = {
             "site_checkpoints": MapOf(NOTE),
         }
     ),
+    # Before anything is sent: subkeys bound to the log's head (RFC 6962) right before this entry.
+    "watermark-keys": Table(
+        {
+            "tree_size": COUNT,
+            "tree_root": DIGEST,
+            "basis_digest": DIGEST,
+            "table_digest": DIGEST,
+            "detector_digest": DIGEST,
+            "strength": DECIMAL,
+            "commitments": ListOf(_COMMITMENT, distinct=True),
+        }
+    ),
+    # What each site gets as the start of a round; its own statement names the same digest.
+    "broadcast-marked": Table({"input_adapter": DIGEST, "copies": ListOf(_COPY, distinct=True)}),
     "watermark-committed": Table(
         {
             "reference_digest": DIGEST,
@@ -70,12 +86,10 @@ KINDS: Mapping[str, Table] = {
             "table_digest": DIGEST,
             "detector_digest": DIGEST,
             "strength": DECIMAL,
-            "commitments": ListOf(Table({"recipient": NAME, "commitment": DIGEST}), distinct=True),
+            "commitments": ListOf(_COMMITMENT, distinct=True),
         }
     ),
-    "watermark-embedded": Table(
-        {"copies": ListOf(Table({"recipient": NAME, "adapter_digest": DIGEST}), distinct=True)}
-    ),
+    "watermark-embedded": Table({"copies": ListOf(_COPY, distinct=True)}),
     "evaluation": Table({"data": TEXT, "records": COUNT, "base": _SCORES, "released": _SCORES}),
     "release": Table(
         {
@@ -103,7 +117,9 @@ KINDS: Mapping[str, Table] = {
         {"outcome": CODE, "rounds": COUNT, "participants": ListOf(NAME, distinct=True)}
     ),
 }
-IN_ROUND = frozenset({"aggregation", "round-closed", "update-accepted", "update-rejected"})
+IN_ROUND = frozenset(
+    {"aggregation", "broadcast-marked", "round-closed", "update-accepted", "update-rejected"}
+)
 IN_RUN = IN_ROUND | {
     "evaluation",
     "release",
@@ -111,4 +127,5 @@ IN_RUN = IN_ROUND | {
     "run-started",
     "watermark-committed",
     "watermark-embedded",
+    "watermark-keys",
 }

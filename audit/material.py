@@ -12,8 +12,8 @@ from audit import stored, verify
 from audit.bundle import Bundle
 from audit.evidence import Recompute
 from audit.findings import Findings
-from audit.stored import Record
 from audit.sentences import Reference
+from audit.stored import Record
 
 _POINTS = 12  # of a curve; each is a recomputation
 

@@ -9,6 +9,7 @@ from audit.digests import arrays_digest
 from audit.log import Log
 from server import aggregate
 from server.errors import ServerError
+from server.progress import Progress
 from server.state import State
 
 
@@ -140,3 +141,20 @@ def _end(
 
 def _logged(log: Log, kind: str, run: str, number: int) -> bool:
     return any(entry.event.round == number for entry in log.entries(kind, run))
+
+
+def finish(log: Log, state: State, outcome: str, tell: Progress) -> None:
+    """Say once in the log how the run's rounds ended, and go on to the release."""
+    if not list(log.entries("run-finished", state.plan.run)):
+        log.append(
+            "run-finished",
+            {
+                "outcome": outcome,
+                "rounds": state.round,
+                "participants": sorted(state.participants),
+            },
+            run=state.plan.run,
+        )
+    state.outcome = "trained"
+    state.save()
+    tell("finished", outcome=outcome, participants=sorted(state.participants))

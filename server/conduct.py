@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from server import evaluate, flower, plans, publish
 from server import state as states
 from server.box import Box
 from server.errors import ServerError
+from server.marking import Marking
 from server.mirror import Mirror
 from server.post import Post
 from server.progress import Progress, Show
@@ -104,7 +106,8 @@ def release(
         tell=tell,
     )
     signing.verify_folder(done.own.folder, folder.release_public)
-    witnesses = _close(folder, state, done.own.adapter_digest, tell)
+    digests = {recipient: copy.adapter_digest for recipient, copy in done.copies.items()}
+    witnesses = _close(folder, state, digests, tell)
     target = folder.path / "bundles" / name
     publish.bundle(folder, state, _mirrors(folder, state), target)
     tell("released", release=str(done.own.folder), bundle=str(target))
@@ -124,12 +127,12 @@ def release(
     }
 
 
-def _close(folder: Folder, state: State, digest: str, tell: Progress) -> list[str]:
+def _close(folder: Folder, state: State, digests: Mapping[str, str], tell: Progress) -> list[str]:
     """Ask the connected sites for their last evidence; without a SuperLink there is none."""
     try:
         with flower.Session.open(folder) as link:
             return _conductor(folder, state, link, tell).close(
-                release_digest=digest, timeout_s=_CLOSE_SECONDS
+                release_digests=digests, timeout_s=_CLOSE_SECONDS
             )
     except ServerError as fault:
         if fault.exit_code != 5:
@@ -172,7 +175,8 @@ def _conductor(
         if name in state.by_file:  # nobody asks by file twice what the site's log has answered
             party.status = _decided(party.mirror, plans.digest(state.plan))
     way = Post(link, Box(state.path, folder.keys()), state)
-    return Conductor(folder.log(), folder.witness(), state, parties, way, tell)
+    marking = Marking(folder, state)
+    return Conductor(folder.log(), folder.witness(), state, parties, way, tell, marking)
 
 
 def _decided(mirror: Mirror, digest: str) -> str:

@@ -8,12 +8,11 @@ take part from the next one; one that failed without an answer is asked again wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from audit import witness as witnessing
-from audit.digests import arrays_digest
 from audit.errors import AuditError
 from audit.log import Log
 from audit.witness import Witness
@@ -21,6 +20,7 @@ from privacy.errors import PrivacyError
 from privacy.wire import Answer, Close, Closed, Message, Propose, Round, Update, pack, unpack
 from server import accept, closing, plans
 from server.errors import ServerError
+from server.marking import Marking
 from server.progress import Progress
 from server.state import State
 from server.turn import LOST, Link, Party, Turn, own_note
@@ -42,6 +42,7 @@ class Conductor:
     parties: dict[str, Party]
     link: Link
     tell: Progress
+    marking: Marking
     clock: Callable[[], float] = time.monotonic
 
     def run(self, *, join_timeout_s: float) -> None:
@@ -62,28 +63,12 @@ class Conductor:
                 },
                 run=plan.run,
             )
+        self.marking.commit(self.log)
         self._agree(join_timeout_s)
         while self.state.round < plan.rounds:
             self._round(self.state.round)
         if self.state.outcome == "running":
-            self._finish("completed")
-
-    def _finish(self, outcome: str) -> None:
-        if not list(self.log.entries("run-finished", self.state.plan.run)):
-            self.log.append(
-                "run-finished",
-                {
-                    "outcome": outcome,
-                    "rounds": self.state.round,
-                    "participants": sorted(self.state.participants),
-                },
-                run=self.state.plan.run,
-            )
-        self.state.outcome = "trained"
-        self.state.save()
-        self.tell("finished", outcome=outcome, participants=sorted(self.state.participants))
-
-    # -- agreeing -------------------------------------------------------------------------------
+            closing.finish(self.log, self.state, "completed", self.tell)
 
     def _agree(self, timeout_s: float) -> None:
         """Propose the plan until every invited site has decided or the time is over."""
@@ -157,8 +142,6 @@ class Conductor:
             party.status, party.reason = header.decision, header.reason
         self.tell("answered", institution=reply.site, status=party.status, reason=party.reason)
 
-    # -- training -------------------------------------------------------------------------------
-
     def _round(self, number: int) -> None:
         plan, log = self.state.plan, self.log
         start = self.state.adapter(number)
@@ -168,7 +151,7 @@ class Conductor:
             for name, party in self.parties.items()
             if name in updates
         }
-        turn = Turn(number, start, arrays_digest(start), updates, rejected, notes)
+        turn = Turn(number, start, updates, rejected, notes)
         self.tell("round", round=number, rounds=plan.rounds)
         if not closing.began(log, plan.run, number):
             self._train(turn)
@@ -254,28 +237,39 @@ class Conductor:
         """
         plan = self.state.plan
         needed = len(turn.updates) + len(self._asked()) < plan.quorum
-        messages = {}
+        asked = []
         for name, party in self.parties.items():
             if party.status != "accepted" or not turn.open_to(name):
                 continue
             if party.asked and name in self.link.waiting:  # not asked: a file of an earlier command
                 continue
-            if not (newcomers or needed or name in turn.asked):
-                continue
-            party.asked = "round"
-            turn.asked.add(name)
-            messages[name] = pack(
+            if newcomers or needed or name in turn.asked:
+                party.asked = "round"
+                turn.asked.add(name)
+                asked.append(name)
+        copies = self.marking.copies(self.log, turn.number, asked) if asked else {}
+        messages = {
+            name: pack(
                 Round(
                     **self._down(name),
                     run=plan.run,
                     round=turn.number,
                     plan_digest=plans.digest(plan),
-                    input_digest=turn.input_digest,
+                    input_digest=copy.digest,
                 ),
-                turn.start,
+                copy.arrays,
             )
+            for name, copy in copies.items()
+        }
+        turn.sent |= {name: copy.digest for name, copy in copies.items()}
         if messages:
             self.link.send(messages, group=f"round-{turn.number}", ttl_s=plan.round_timeout_s)
+
+    def _sent(self, turn: Turn, name: str) -> str:
+        """The digest of the copy that a site was sent; by an earlier command, it may be."""
+        if name not in turn.sent:
+            turn.sent[name] = self.marking.copies(self.log, turn.number, [name])[name].digest
+        return turn.sent[name]
 
     def _take_update(self, reply: Any, turn: Turn) -> None:
         """Let one update count, or record why it does not."""
@@ -315,7 +309,11 @@ class Conductor:
         head = self._take_evidence(party, header)
         columns = next(iter(update.values())).shape[1]
         accept.check_statement(
-            party.mirror, header, plan, input_digest=turn.input_digest, columns=columns
+            party.mirror,
+            header,
+            plan,
+            input_digest=self._sent(turn, party.site.name),
+            columns=columns,
         )
         # The arrays are on disk before the log says that they count: a crash in between, or a
         # lost quorum, leaves a round that can be finished without this site.
@@ -335,10 +333,13 @@ class Conductor:
         )
         return header.update_digest
 
-    # -- closing and evidence -------------------------------------------------------------------
-
-    def close(self, *, release_digest: str | None, timeout_s: float) -> list[str]:
+    def close(self, *, release_digests: Mapping[str, str], timeout_s: float) -> list[str]:
         """Tell every connected site the end of the run, and gather its last evidence.
+
+        Args:
+            release_digests: of each site's own copy of the release, if there is one for it; the
+                site signs for it in its log.
+            timeout_s: how long to wait for answers.
 
         Returns:
             The sites that answered.
@@ -350,7 +351,7 @@ class Conductor:
                     Close(
                         **self._down(name),
                         run=self.state.plan.run,
-                        release_digest=release_digest or _NO_RELEASE,
+                        release_digest=release_digests.get(name, _NO_RELEASE),
                     )
                 )
                 if connected[name]:

@@ -71,11 +71,11 @@ class Turn:
 
     number: int
     start: Mapping[str, Any] = field(repr=False)
-    input_digest: str
     updates: dict[str, str]
     rejected: dict[str, str]
     notes: dict[str, str]
     asked: set[str] = field(default_factory=set)
+    sent: dict[str, str] = field(default_factory=dict)  # digest of the copy that each site got
     final: set[str] = field(default_factory=set)  # rejected in this attempt, for what they said
 
     def open_to(self, name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from audit import events, keys
+from audit import canonical, events, keys
 
 Fields = dict[str, Any]
 ONE = "sha256:" + "1" * 64
@@ -157,6 +157,58 @@ INSIDERS = [
     (drop("hub", "watermark-embedded"), "meaning", "release-unmarked"),
     (change("hub", "watermark-committed", commitments=[]), "meaning", "mark-uncommitted"),
     (change("hub", "watermark-committed", reference_digest=ONE), "meaning", "reference-differs"),
+    (change("hub", "watermark-committed", strength="0.1"), "meaning", "mark-changed"),
+    (
+        change(
+            "hub",
+            "watermark-committed",
+            commitments=lambda f: [
+                {**row, "commitment": ONE} if row["recipient"] == "beta" else row
+                for row in f["commitments"]
+            ],
+        ),
+        *("meaning", "mark-changed"),
+    ),
+    # Keys made after the fact, ground for a better fit, or edited.
+    (drop("hub", "watermark-keys"), "meaning", "mark-uncommitted"),
+    (change("hub", "watermark-keys", tree_root=ONE), "meaning", "mark-unbound"),
+    (change("hub", "watermark-keys", tree_size=0), "meaning", "mark-unbound"),
+    (repeat("hub", "watermark-keys"), "meaning", "mark-recommitted"),
+    (
+        change("hub", "watermark-keys", commitments=lambda f: f["commitments"][:2]),
+        *("meaning", "mark-uncommitted"),
+    ),
+    (
+        change(
+            "hub",
+            "watermark-keys",
+            commitments=lambda f: [{**row, "commitment": ONE} for row in f["commitments"]],
+        ),
+        *("meaning", "mark-recommitted"),
+    ),
+    # Broadcasts that carry no mark, a shared one, or another one than was logged.
+    (drop("hub", "broadcast-marked", turn=1), "meaning", "broadcast-unmarked"),
+    (change("hub", "broadcast-marked", copies=[]), "meaning", "broadcast-unmarked"),
+    (
+        change(
+            "hub",
+            "broadcast-marked",
+            copies=lambda f: [{**row, "adapter_digest": f["input_adapter"]} for row in f["copies"]],
+        ),
+        *("meaning", "broadcast-unmarked"),
+    ),
+    (
+        change(
+            "hub",
+            "broadcast-marked",
+            copies=lambda f: [
+                {**row, "adapter_digest": f["copies"][0]["adapter_digest"]} for row in f["copies"]
+            ],
+        ),
+        *("meaning", "broadcast-shared"),
+    ),
+    (repeat("hub", "broadcast-marked", turn=1), "meaning", "broadcast-repeated"),
+    (change("hub", "broadcast-marked", input_adapter=ONE), "meaning", "input-differs"),
     (change("hub", "release", reference_digest=ONE), "meaning", "reference-differs"),
     (change("hub", "release", adapter_digest=ONE), "meaning", "adapter-differs"),
     (change("hub", "release", card_digest=ONE), "meaning", "release-differs"),
@@ -266,6 +318,37 @@ def test_a_release_that_the_coordinator_never_logged_is_found(
             super().cut(adapter)
 
     assert codes(judge(Side(tmp_path).play().bundle())) == {("meaning", "release-unlogged")}
+
+
+def test_a_site_that_signed_for_anothers_copy_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    class Swapped(federate):  # type: ignore[misc]
+        def receive(self) -> None:
+            for name, of in (("alpha", "beta"), ("beta", "beta")):
+                digest = canonical.digest(of.encode())
+                self.sites[name].log.append("release-received", {"release_digest": digest}, run=RUN)
+
+    found = judge(Swapped(tmp_path).play().bundle())
+    assert codes(found) == {("meaning", "receipt-differs")}
+    assert [fault.sentence.split()[0] for fault in found.faults] == ["alpha"]
+
+
+def test_a_broadcast_logged_after_its_update_came_back_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    held: list[Fields] = []
+
+    def hold(party: str, kind: str, turn: int | None, fields: Fields) -> Fields | None:
+        if kind == "broadcast-marked":
+            held.append(fields)
+            return None
+        if kind == "aggregation" and turn == 1:
+            played.coordinator.log.append("broadcast-marked", held[0], run=RUN, round=1)
+        return fields
+
+    played = federate(tmp_path, edit=hold)
+    assert codes(judge(played.play().bundle())) == {("meaning", "mark-uncommitted")}
 
 
 def test_a_mark_committed_after_it_was_embedded_is_found(

@@ -115,7 +115,7 @@ def _missing_key(path: Path) -> None:
     (path / "keys" / "node.key").unlink()
 
 
-def _open_key(path: Path) -> None:
+def _disclose(path: Path) -> None:
     (path / "keys" / "surrogates.secret").chmod(0o644)
 
 
@@ -153,7 +153,7 @@ def _other_address(path: Path) -> None:
     ("harm", "check", "verdict"),
     [
         (_missing_key, "keys", "FAIL"),
-        (_open_key, "keys", "FAIL"),
+        (_disclose, "keys", "FAIL"),
         (_no_records, "records", "FAIL"),
         (_public_records, "records", "WARN"),
         (_no_ledger, "ledger", "FAIL"),
