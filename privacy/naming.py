@@ -6,16 +6,13 @@ find further mentions of a name that is known already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import regex
 
-from privacy import medical, names
+from privacy import medical, names, search
 from privacy.spans import Hit
-
-TIMEOUT_S: Final = 2.0
-"""Longest time that one rule may take over one text; then the record is quarantined."""
 
 TITLES: Final = frozenset(
     {"mr", "mrs", "ms", "miss", "mx", "dr", "prof", "doctor", "professor", "nurse", "sister", "sir"}
@@ -90,11 +87,11 @@ _ZH_NICK: Final = regex.compile(
 
 def english(text: str, *, strict: bool) -> Iterator[Hit]:
     """Yield names found by English titles, roles, and well-known given names."""
-    for match in _TITLED.finditer(text, timeout=TIMEOUT_S):
+    for match in search.matches(_TITLED, text):
         # The title goes with the name: "Dr. Iyer" is one person's name in full.
         yield _hit(text, match.start(), match.end(), 0.8)
     for rule in (_CALLED, _PAIR, _INITIAL):
-        for match in rule.finditer(text, timeout=TIMEOUT_S):
+        for match in search.matches(rule, text):
             start, end = match.span("v" if rule is _CALLED else 0)
             first = text[start:end].split()[0].lower()
             known = first in names.FEMALE or first in names.MALE
@@ -110,7 +107,7 @@ def english(text: str, *, strict: bool) -> Iterator[Hit]:
 def chinese(text: str) -> Iterator[Hit]:
     """Yield names found by Chinese forms of address, roles, and lone surname-given chunks."""
     for rule in (_ZH_AFTER, _ZH_BEFORE, _ZH_CHUNK, _ZH_NICK):
-        for match in rule.finditer(text, timeout=TIMEOUT_S):
+        for match in search.matches(rule, text):
             start, end = match.span("v")
             if medical.is_medical_zh(text[start:end]):
                 continue
@@ -122,7 +119,7 @@ def chinese(text: str) -> Iterator[Hit]:
 def places(text: str) -> Iterator[Hit]:
     """Yield institutions and towns that stand where one is seen, treated, or lives."""
     for rule in (_CARE, _LOCAL):
-        for match in rule.finditer(text, timeout=TIMEOUT_S):
+        for match in search.matches(rule, text):
             start, end = match.span("v")
             surface = text[start:end].rstrip(".'’-")
             words = surface.split()
@@ -132,8 +129,8 @@ def places(text: str) -> Iterator[Hit]:
             yield Hit(start, start + len(surface), "ORGANIZATION", 0.45)
 
 
-def repeats(text: str, hits: Iterable[Hit], *, keep: bool = True) -> Iterator[Hit]:
-    """Yield further mentions of what was found.
+def known_names(text: str, hits: Iterable[Hit], keep: bool) -> dict[str, str]:
+    """Return the surfaces, with their types, that make further mentions known.
 
     A full name makes its parts known too: after "Maria Lopez", a bare "Lopez" is a person.
 
@@ -142,23 +139,28 @@ def repeats(text: str, hits: Iterable[Hit], *, keep: bool = True) -> Iterator[Hi
         hits: what was found in it.
         keep: whether medical words are left alone.
     """
-    known: dict[str, str] = {}
+    found: dict[str, str] = {}
     for hit in hits:
         surface = text[hit.start : hit.end]
         if hit.type not in {"AGE", "DATE_TIME"}:
-            known.setdefault(surface, hit.type)
+            found.setdefault(surface, hit.type)
         if hit.type != "PERSON":
             continue
         for part in regex.split(r"[\s.]+", surface):
             medicine = keep and medical.is_medical(part)
             if len(part) >= 3 and part[0].isupper() and part.lower() not in TITLES and not medicine:
-                known.setdefault(part, hit.type)
+                found.setdefault(part, hit.type)
         if len(surface) == 3 and surface[0] in names.ZH_SURNAMES:
-            known.setdefault(surface[1:], hit.type)
+            found.setdefault(surface[1:], hit.type)
+    return found
+
+
+def repeats(text: str, known: Mapping[str, str]) -> Iterator[Hit]:
+    """Yield every mention in `text` of the known surfaces (surface -> type)."""
     folded = fold(text)
     for surface, kind in known.items():
         for start in mentions(text, folded, surface):
-            yield Hit(start, start + len(surface), kind, 0.4)
+            yield Hit(start, start + len(surface), kind, 0.4, "repeat")
 
 
 def fold(text: str) -> str:

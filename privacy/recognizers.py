@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import regex
@@ -20,18 +21,20 @@ with warnings.catch_warnings():
         "ignore", message=r"'click\..* is deprecated", category=DeprecationWarning
     )
     from presidio_analyzer import (
+        AnalysisExplanation,
         EntityRecognizer,
         Pattern,
         PatternRecognizer,
+        RecognizerRegistry,
         RecognizerResult,
     )
     from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
-from privacy import medical, naming, normalise, patterns
+from privacy import medical, naming, normalise, patterns, search
+from privacy.errors import PlanInvalid
 from privacy.spans import Hit
 
 Profile = Literal["clinical", "strict"]
-TIMEOUT_S: Final = naming.TIMEOUT_S
 PHONE_REGIONS: Final = ("US", "GB", "CN")
 
 # OntoNotes labels of the English model; what is not listed stays.
@@ -47,11 +50,13 @@ _EDGES: Final = " \t\r\n.,;:!?()[]{}\"'’-–#*/"
 class Numbers(PatternRecognizer):
     """All patterns of one type, run with a time limit that raises."""
 
-    def __init__(self, kind: str, rows: Iterable[patterns.Pattern]) -> None:
+    def __init__(
+        self, kind: str, rows: Iterable[patterns.Pattern], *, name: str | None = None
+    ) -> None:
         self.rows = tuple(rows)
         super().__init__(
             supported_entity=kind,
-            name=f"Privity{kind.title().replace('_', '')}",
+            name=name or f"Privity{kind.title().replace('_', '')}",
             patterns=[Pattern(row.name, row.regex, row.score) for row in self.rows],
             global_regex_flags=patterns.FLAGS,
         )
@@ -67,17 +72,18 @@ class Numbers(PatternRecognizer):
         """Return every match; a checksum that holds makes it certain, one that fails changes none.
 
         Raises:
-            TimeoutError: a pattern took longer than `TIMEOUT_S`.
+            TimeoutError: a pattern took longer than `privacy.search` allows.
         """
         found = []
         digits, han = _DIGIT.search(text) is not None, normalise.has_han(text)
         for row, compiled in zip(self.rows, self._compiled, strict=True):
             if (row.needs == "digit" and not digits) or (row.needs == "han" and not han):
                 continue
-            for match in compiled.finditer(text, timeout=TIMEOUT_S):
+            for match in search.matches(compiled, text):
                 start, end = match.span("v" if "v" in compiled.groupindex else 0)
                 certain = row.check is not None and row.check(match.group())
-                found.append(_result(self, start, end, 1.0 if certain else row.score))
+                score = 1.0 if certain else row.score
+                found.append(_result(self, start, end, score, pattern=row))
         return found
 
 
@@ -175,7 +181,9 @@ def find(recognizers: Iterable[EntityRecognizer], text: str, artifacts: Any) -> 
     for recognizer in recognizers:
         for result in recognizer.analyze(text, recognizer.supported_entities, artifacts):
             if result.start < result.end:
-                yield Hit(result.start, result.end, result.entity_type, result.score)
+                yield Hit(
+                    result.start, result.end, result.entity_type, result.score, _source(result)
+                )
 
 
 def describe(recognizers: Iterable[EntityRecognizer]) -> list[dict[str, Any]]:
@@ -195,10 +203,64 @@ def _check_name(check: Callable[[str], bool] | None) -> str:
     return "" if check is None else check.__name__
 
 
+def from_yaml(path: Path) -> tuple[EntityRecognizer, ...]:
+    """Read a site's own recognisers from a file in Presidio's YAML form.
+
+    Patterns and deny-lists are run by `Numbers`, so that one which takes too long holds the text
+    back instead of being skipped. A country's recogniser can be named by its Presidio class.
+
+    Raises:
+        PlanInvalid: the file cannot be read, or is not what Presidio takes.
+    """
+    registry = RecognizerRegistry()
+    try:
+        registry.add_recognizers_from_yaml(path)
+        return tuple(_closed(recognizer) for recognizer in registry.recognizers)
+    except Exception:
+        raise PlanInvalid(
+            f"{path} cannot be read as Presidio recognisers; compare it with docs/deid.md"
+        ) from None
+
+
+def _closed(recognizer: EntityRecognizer) -> EntityRecognizer:
+    """Return a recogniser that does what a plain pattern recogniser does, and fails closed."""
+    if type(recognizer) is not PatternRecognizer:
+        return recognizer
+    kind = recognizer.supported_entities[0]
+    rows = [
+        patterns.Pattern(kind, pattern.name, pattern.regex, pattern.score, needs="")
+        for pattern in recognizer.patterns
+    ]
+    return Numbers(kind, rows, name=recognizer.name)
+
+
+def registry(profile: Profile) -> RecognizerRegistry:
+    """Return our recognisers as a Presidio registry, for its `AnalyzerEngine` and what uses it."""
+    found = RecognizerRegistry(supported_languages=["en"])
+    for recognizer in build(profile):
+        found.add_recognizer(recognizer)
+    return found
+
+
 def _result(
-    recognizer: EntityRecognizer, start: int, end: int, score: float, kind: str | None = None
+    recognizer: EntityRecognizer,
+    start: int,
+    end: int,
+    score: float,
+    kind: str | None = None,
+    pattern: patterns.Pattern | None = None,
 ) -> RecognizerResult:
-    return RecognizerResult(kind or recognizer.supported_entities[0], start, end, score)
+    why = AnalysisExplanation(recognizer.name, score)
+    if pattern is not None:
+        why.pattern_name, why.pattern = pattern.name, pattern.regex
+    return RecognizerResult(kind or recognizer.supported_entities[0], start, end, score, why)
+
+
+def _source(result: RecognizerResult) -> str:
+    why = result.analysis_explanation
+    if why is None:
+        return ""
+    return f"{why.recognizer}/{why.pattern_name}" if why.pattern_name else str(why.recognizer)
 
 
 def _latin(text: str, start: int, end: int) -> tuple[int, int]:
