@@ -91,7 +91,7 @@ def is_medical(phrase: str, following: str = "") -> bool:
         return True
     words = re.findall(r"[a-z0-9]+(?:-[0-9]+)?", phrase.lower().replace("'", "").replace("’", ""))
     if not words:
-        return True
+        return not any(character.isalpha() for character in phrase)
     return all(
         word in _EPONYMS or word in _WORDS or word.isdigit() or _SUFFIXES.search(word)
         for word in words

@@ -60,6 +60,42 @@ MALE: Final = frozenset(
     )
 )
 
+# Surnames that are words as well, or so common that they stand alone.
+COMMON_SURNAMES: Final = frozenset(
+    _split(
+        """
+    adams alexander allen anderson armstrong arnold bailey baker barnes bell bennett berry bishop
+    black bradley brooks brown burke burns butler byrd campbell carpenter carter chambers chapman
+    clark clarke cole coleman collins cook cooper cox cruz cunningham davis day diaz dixon duncan
+    edwards elliott ellis evans ferguson fisher fleming fletcher flores ford foster fowler fox
+    franklin freeman fuller garcia gardner garrett gibson gomez gonzalez gordon graham grant gray
+    green greene griffin gutierrez hall hamilton hansen hanson harper harris harrison hart harvey
+    hawkins hayes henderson hernandez hicks hill holland holmes hopkins howard howell hudson hughes
+    hunt hunter jackson jacobs jenkins jensen jimenez johnson johnston jones keller kelley kelly
+    kennedy kim king knight lane larson lawrence lawson lee lewis little long lopez lynch marshall
+    martin martinez mason matthews may mccarthy mccoy mcdonald mendoza meyer miller mills mitchell
+    montgomery moore morales moreno morgan morris morrison murphy murray myers nelson newman nguyen
+    nichols obrien oliver olson ortiz owens palmer parker parks patel patterson payne perez perkins
+    perry peters peterson phillips pierce porter powell price ramirez ramos reed reid reyes reynolds
+    rice richards richardson riley rivera roberts robertson robinson rodriguez rogers rose ross ruiz
+    russell ryan sanchez sanders schmidt schneider schultz scott shaw silva simmons simpson sims
+    singh smith snyder spencer stephens stevens stewart stone sullivan taylor thomas thompson torres
+    tucker turner vargas vasquez wagner walker wallace walsh ward warren washington watkins watson
+    weaver webb weber welch wells west wheeler white williams williamson willis wilson wood woods
+    wright young
+        """
+    )
+)
+COMPANY_WORDS: Final = frozenset(
+    _split(
+        """
+    inc ltd llc llp plc corp co gmbh ag sa nv bv group holdings partners associates company
+    corporation bank capital technologies systems solutions services consulting analytics media
+    labs software networks university college institute foundation trust insurance markets
+        """
+    )
+)
+
 # Fictitious people are made of these: short, and rare as names of real people.
 NEW_FEMALE: Final = _split(
     """

@@ -13,6 +13,7 @@ import regex
 
 from privacy import medical, names, search
 from privacy.spans import Hit
+from privacy.vocabulary import is_ordinary
 
 TITLES: Final = frozenset(
     {"mr", "mrs", "ms", "miss", "mx", "dr", "prof", "doctor", "professor", "nurse", "sister", "sir"}
@@ -46,8 +47,9 @@ _CARE: Final = regex.compile(
     r"(?P<v>[A-Z][\w'’-]{2,}(?: (?:&|of|and(?= [A-Z])|[A-Z][\w'’.-]+))*)"
 )
 _LOCAL: Final = regex.compile(
-    r"(?<!\w)(?P<v>[A-Z]\p{Ll}{2,}(?: [A-Z]\p{Ll}+)? (?:facility|clinic|hospital|office|campus|"
-    r"branch|site|location|practice))(?!\w)"
+    r"(?<!\w)(?P<v>(?:(?:St\.? )?[A-Z]\p{L}{2,}(?:['’]s)?(?: [A-Z]\p{Ll}+)?|"
+    r"\d{1,3}(?:st|nd|rd|th) (?:[Aa]venue|[Ss]treet|[Aa]ve\.?|[Ss]t\.?)) "
+    r"(?:facility|clinic|hospital|office|campus|branch|site|location|practice))(?!\w)"
 )
 _PAIR: Final = regex.compile(
     r"(?<![\w.-])\p{Lu}\p{Ll}+ (?:[A-Z]\.? )?"
@@ -95,7 +97,7 @@ def english(text: str, *, strict: bool) -> Iterator[Hit]:
             start, end = match.span("v" if rule is _CALLED else 0)
             first = text[start:end].split()[0].lower()
             known = first in names.FEMALE or first in names.MALE
-            if rule is _PAIR and not (known or strict):
+            if rule is _PAIR and not (known or (strict and not is_ordinary(first))):
                 continue
             if not strict and medical.is_medical(text[start:end], text[end : end + 20]):
                 continue

@@ -63,7 +63,7 @@ _FACILITY: Final = (
 _LABEL: Final = (
     r"(?:m\.?r\.?n\.?|medical record|health record|patient (?:id|identifier|number|no)|chart|"
     r"record|"
-    r"account|acct|a/c|policy|member(?:ship)?|customer|client|claim|case|file|reference|ref|"
+    r"account|acct|a/c|policy|member(?:ship)?|customer|client|claim|case|file|reference|ref(?:\.? code)?|"
     r"confirmation|ticket|order|invoice|passport|licen[cs]e|driver'?s licen[cs]e|beneficiary|"
     r"insurance|health plan|plan|subscriber|group|nhs|dea|npi|ssn|social security|tax id|tin|"
     r"certificate|device|serial|vin|plate|registration|employee|student|encounter|visit|accession|"
@@ -319,7 +319,8 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
     # Days. Years, ages below ninety, and spans of time stay.
     Pattern(
         "DATE_TIME", "iso",
-        r"(?<![\d-])" + _YEAR + r"[-/.](?:0?[1-9]|1[0-2])[-/.](?:3[01]|[12]\d|0?[1-9])(?!\d|-\d)",
+        r"(?<![\d-])" + _YEAR + r"[-/.](?:0?[1-9]|1[0-2])[-/.](?:3[01]|[12]\d|0?[1-9])(?!\d|-\d)"
+        r"(?:[ t][0-2]?\d:[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?(?:z|[+-]\d\d:?\d\d)?(?!\d))?",
         0.85,
     ),
     Pattern(
@@ -366,6 +367,39 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
         r"二[〇零○][〇零○一二三四五六七八九]{2}年[一二三四五六七八九十]{1,2}月"
         r"(?:[一二三四五六七八九十]{1,3}[日号])?",
         0.8, needs="han",
+    ),
+    Pattern(
+        "PHONE_NUMBER", "phone-strict",
+        r"(?<![\w$€£¥.,-])\(?\+?\d(?:[ ().\-/]{0,2}\d){6,14}(?![\w%])",
+        0.3, None, "strict",
+    ),
+    Pattern(
+        "ADDRESS", "room-strict",
+        r"(?<!\w)(?:(?:apt|apartment|suite|ste|unit|box|room|psc|floor|flat)\.? ?#?\d{1,6}[a-z]?|"
+        r"(?:[adf]po),? a[aep],? \d{5}(?:-\d{4})?)(?!\w)",
+        0.4, None, "strict",
+    ),
+    Pattern(
+        "ADDRESS", "corner-strict",
+        r"(?<!\w)the corner of [^\n.;?!]{3,40}? and (?:[^\s.,;?!]+ ?){1,3}",
+        0.4, None, "strict", "",
+    ),
+    Pattern(
+        "DATE_TIME", "last-month",
+        r"(?<!\w)last (?:(?:mon|tues|wednes|thurs|fri|satur|sun)day|" + _MONTH + r")(?!\w)",
+        0.5, needs="",
+    ),
+    Pattern(
+        "DATE_TIME", "relative-strict",
+        r"(?<!\w)(?:last|next|this past) (?:week|month|year|spring|summer|fall|autumn|winter|"
+        r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|" + _MONTH + r")(?!\w)",
+        0.4, None, "strict", "",
+    ),
+    Pattern(
+        "AGE", "clue-strict",
+        r"(?<!\w)(?:turn(?:ed|ing|s)?|age(?:d)?(?: of)?|be|am)(?: about| only| just)? "
+        r"(?P<v>\d{1,3})(?=[.,;!?]|\s|$)(?!\s?(?:%|mg|ml|kg|cm|days?|weeks?|hours?|times))",
+        0.4, None, "strict",
     ),
     Pattern(
         "DATE_TIME", "year-strict",

@@ -30,7 +30,7 @@ with warnings.catch_warnings():
     )
     from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
-from privacy import medical, naming, normalise, patterns, search
+from privacy import medical, naming, normalise, patterns, search, unknown
 from privacy.errors import PlanInvalid
 from privacy.spans import Hit
 
@@ -44,6 +44,20 @@ _AT: Final = regex.compile(r"(?:\b(?:at|from|by|to|in|with|near|visited|through)
 _LATIN: Final = regex.compile(r"\p{Latin}[\p{Latin}'’ .-]*")
 _DIGIT: Final = regex.compile(r"[0-9]")
 _DIGITS: Final = regex.compile(r"(?:[0-9][ ().\-/]{0,3}){7}")
+# Words that the model takes along with what they stand before.
+_LEADS: Final = regex.compile(
+    r"(?:the|hi|hello|hey|dear|mr|mrs|ms|dr|prof|miss|ssn|iban|mrn|id|dob|name|tel|re)\b[.:]?\s+",
+    regex.IGNORECASE,
+)
+# A date of the model's that tells when, not for how long.
+_WHEN: Final = regex.compile(
+    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun|"
+    r"(?:18|19|20)\d\d|\d{1,2}[/.-]\d|last|next|past|this|yesterday|today|tonight|tomorrow|ago|"
+    r"since|spring|summer|autumn|fall|winter|christmas|easter|thanksgiving|new year|ramadan|eid|"
+    r"diwali|hanukkah)",
+    regex.IGNORECASE,
+)
+_LABELS: Final = frozenset("ssn iban mrn dob id ids url pin ip tv pt bot user".split())
 _EDGES: Final = " \t\r\n.,;:!?()[]{}\"'’-–#*/"
 
 
@@ -104,6 +118,8 @@ class Rules(EntityRecognizer):
         hits = [*naming.english(text, strict=self.strict), *naming.places(text)]
         if normalise.has_han(text):
             hits += naming.chinese(text)
+        if self.strict:
+            hits += unknown.find(text)
         return [_result(self, hit.start, hit.end, hit.score, hit.type) for hit in hits]
 
 
@@ -148,6 +164,8 @@ class Model(EntityRecognizer):
             surface = text[start:end]
             if entity.label_ == "ORG" and kind is None and _named_place(text, start, end):
                 kind = "ORGANIZATION"
+            if kind == "DATE_TIME" and _WHEN.search(surface) is None:
+                continue
             if kind is None or not self._likely(surface, text[end : end + 20], kind):
                 continue
             found.append(_result(self, start, end, 0.5, kind))
@@ -157,7 +175,7 @@ class Model(EntityRecognizer):
         if sum(character.isalpha() for character in surface) < 2:
             return self.strict and kind == "DATE_TIME"
         if self.strict:
-            return True
+            return surface.casefold() not in _LABELS
         # A name is capitalised, is no shouted abbreviation, and holds no digits.
         if not any(character.isupper() for character in surface):
             return False
@@ -282,8 +300,8 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
         if text[end - 1] == "." and end - start > 2 and text[end - 3] == " ":
             break
         end -= 1
-    if text[start : start + 4].lower() == "the ":
-        start += 4
+    while (lead := _LEADS.match(text, start, end)) is not None and lead.end() < end:
+        start = lead.end()
     return start, end
 
 

@@ -34,7 +34,7 @@ VERSION: Final = 2
 """Version of what this module does: its order, its policy, its verification."""
 _SOURCES: Final = (
     "checksums", "dates", "known", "lac", "medical", "names", "naming", "normalise", "patterns",
-    "recognizers", "scrub_models", "search", "spans", "surrogates",
+    "recognizers", "scrub_models", "search", "spans", "surrogates", "unknown", "vocabulary",
 )  # fmt: skip
 MAX_CHARACTERS: Final = 20_000
 MIN_KNOWN_SCRIPT: Final = 0.5
