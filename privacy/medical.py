@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from privacy.names import ZH_SURNAMES
+
 
 def _split(words: str) -> tuple[str, ...]:
     return tuple(words.split())
@@ -98,6 +100,36 @@ def is_medical(phrase: str, following: str = "") -> bool:
     )
 
 
-def is_medical_zh(phrase: str) -> bool:
-    """Say whether Chinese characters that look like a name begin a medical or everyday word."""
-    return phrase.startswith(_ZH)
+_ZH_DRUG: Final = re.compile(
+    r"(?:芬|洛尔|地平|普利|沙坦|他汀|西林|霉素|沙星|[奥泮兰雷]拉唑|康唑|硝唑|咪唑|替丁|列汀|列净|列奈|鲁肽|双胍|单抗|替尼|胰岛素|西泮|"
+    r"唑仑|妥英|巴比妥|卡因|泼尼松|松龙|米松|肝素|华法林|匹林|司特|卡特|罗林|必利|昔布|酚酸|氯吡|格雷|替卡|瑞林|钴胺|他滨|铂|紫杉醇|"
+    r"韦|平喘|霉唑|阿奇|头孢\w*|米诺|贝特|甘油|曲坦|沙班|加群|拉西坦|奈哌|金刚|昔韦|片|胶囊|颗粒|口服液|注射液|乳膏|滴眼液|冲剂|丸|"
+    r"综合征|综合症|病|症|炎|癌|瘤|疹|疮|疝|痛|酮|酶|素|酸|蛋白|抗体|抗原|因子|球囊|支架|导管|手术|术|检查|试验|测定|造影)$"
+)
+_ZH_EPONYM: Final = re.compile(
+    r"(?:帕金森|阿尔茨海默|阿兹海默|霍奇金|克罗恩|巴雷特|格林巴利|格林-巴利|雷诺|马凡|梅尼埃|库欣|艾迪生|格雷夫斯|桥本|贝赫切特|"
+    r"白塞|干燥|川崎|威尔逊|亨廷顿|吉兰|唐氏|特纳|墨菲|麦氏|巴宾斯基|布氏|凯尔尼格|克氏|霍夫曼|罗姆伯格|格拉斯哥|多普勒|幽门|"
+    r"卡介|革兰|沃克|华氏|巴氏|肖氏|乔氏|惠普尔|米勒|希氏|浦肯野|浦肯耶|房颤|雷贝|孟鲁|布地|布洛|泰诺|芬必|美林|连花|小柴胡|板蓝|"
+    r"阿托|瑞舒|辛伐|匹伐|氨氯|硝苯|非洛|缬|厄贝|氯沙|替米|美托|比索|卡维|阿替|依那|贝那|培哚|雷米|格列|罗格|吡格|西格|达格|恩格|"
+    r"利拉|司美|甘精|门冬|赖脯|艾司|奥美|兰索|泮托|埃索|多潘|莫沙|西沙|蒙脱|阿莫|阿奇|克拉|左氧|莫西|环丙|头孢|万古|利奈|美罗|亚胺)"
+)
+_ZH_FOLLOWS: Final = re.compile(
+    r"\s?(?:氏|病|综合征|综合症|征|症|反射|试验|评分|分级|分期|体征|淋巴|细胞|指数|量表|杆菌|球菌|病毒|染色|束|纤维|片|胶囊|颗粒|"
+    r"缓释|肠溶|分散|注射|口服|滴|软膏|乳膏|mg|克|毫克)"
+)
+
+
+def is_medical_zh(phrase: str, following: str = "") -> bool:
+    """Say whether Chinese characters that look like a name are a medical or everyday word.
+
+    Args:
+        phrase: what was taken for a name or a place.
+        following: the few characters after it; 霍奇金 before 淋巴瘤 is no person.
+    """
+    if phrase.startswith(_ZH) or _ZH_EPONYM.match(phrase):
+        return True
+    # 王桂芬 is a woman and 布洛芬 a drug: a surname in front decides.
+    named = phrase[0] in ZH_SURNAMES and len(phrase) == 3 and phrase[-1] in "芬素韦铂"
+    if len(phrase) >= 3 and not named and _ZH_DRUG.search(phrase):
+        return True
+    return _ZH_FOLLOWS.match(following) is not None

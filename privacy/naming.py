@@ -1,7 +1,7 @@
-"""Rules that find names by their company: titles, forms of address, and the words around them.
+"""Rules that find English names by their company: titles, roles, and the words around them.
 
-The language model knows names by sight; these rules know them by place, in English and Chinese, and
-find further mentions of a name that is known already.
+The language model knows names by sight; these rules know them by place, and find further mentions
+of a name that is known already, in any language. For Chinese see `privacy.naming_zh`.
 """
 
 from __future__ import annotations
@@ -58,34 +58,6 @@ _PAIR: Final = regex.compile(
 _INITIAL: Final = regex.compile(r"(?<![\w.-])[A-Z]\p{Ll}{2,} [A-Z]\.(?=[\s,;:)?!'’]|$)")
 _POSSESSIVE: Final = regex.compile(r"['’]s?$")
 
-_SURNAME: Final = "(?:" + "|".join(names.ZH_DOUBLE_SURNAMES) + f"|[{names.ZH_SURNAMES}])"
-_ZH_STOP: Final = (
-    "的了来在于因有说称已主入男女今昨前后是为等和及与头胸腹发咳想要反自曾患需到去现无未从被把将就也都很不没"
-    "给让请对向上下左右双手脚腰背肩膝血心肺肝肾胃诉述经每至疼痛麻晕吐泻出住做行拟收转复查看吃服用问电您你我他她"
-)
-_ZH_GIVEN: Final = rf"[\u4e00-\u9fff--[{_ZH_STOP}]]"
-_ZH_FULL: Final = (
-    rf"(?:{_SURNAME}{_ZH_GIVEN}{{1,2}}|{_SURNAME}[某xX*]{{1,2}}|"
-    rf"[\u4e00-\u9fff]{{1,6}}(?:[·•][\u4e00-\u9fff]{{1,6}}){{1,2}})"
-)
-_ZH_AFTER: Final = regex.compile(
-    r"(?V1)(?:患者|病人|病员|姓名|联系人|家属|亲属|客户|户主|户名|持卡人|收款人|付款人|投保人|被保险人|受益人|经办人|申请人|"
-    r"本人|我叫|我是|名叫|叫做|名字是|医生|医师|大夫|护士|主任|父亲|母亲|妻子|丈夫|儿子|女儿|配偶|法人|司机|员工|经理|转来患者)"
-    rf"(?:姓名)?[\s:为是,]{{0,2}}(?P<v>{_ZH_FULL}|{_FULL})"
-)
-_ZH_BEFORE: Final = regex.compile(
-    rf"(?V1)(?:(?<![\u4e00-\u9fff])|(?<=[,。;、,;:和与由给向找请是]))(?P<v>{_SURNAME}{_ZH_GIVEN}{{0,2}})"
-    r"(?=先生|女士|小姐|医生|医师|大夫|护士|主任|老师|经理|教授|院长|阿姨|叔叔|奶奶|爷爷|大爷|大妈|同志|的家属|来电|来院|"
-    r"[,((\s]{1,2}[男女][,。\s]|,\d{1,3}岁)"
-)
-_ZH_CHUNK: Final = regex.compile(
-    rf"(?V1)(?<![\u4e00-\u9fff])(?P<v>{_SURNAME}(?P<given>[\u4e00-\u9fff]{{1,2}}))(?![\u4e00-\u9fff])"
-)
-_ZH_NICK: Final = regex.compile(
-    r"(?<![\u4e00-\u9fff])(?P<v>[老小阿][王李张刘陈杨赵黄周吴徐孙朱郭何梁宋郑谢韩唐冯董林罗])"
-    r"(?=[,。;,;说来的]|$)"
-)
-
 
 def english(text: str, *, strict: bool) -> Iterator[Hit]:
     """Yield names found by English titles, roles, and well-known given names."""
@@ -104,18 +76,6 @@ def english(text: str, *, strict: bool) -> Iterator[Hit]:
             if rule is _CALLED and not known and medical.is_medical(first):
                 continue
             yield _hit(text, start, end, 0.65)
-
-
-def chinese(text: str) -> Iterator[Hit]:
-    """Yield names found by Chinese forms of address, roles, and lone surname-given chunks."""
-    for rule in (_ZH_AFTER, _ZH_BEFORE, _ZH_CHUNK, _ZH_NICK):
-        for match in search.matches(rule, text):
-            start, end = match.span("v")
-            if medical.is_medical_zh(text[start:end]):
-                continue
-            if rule is _ZH_CHUNK and not names.ZH_GIVEN.issuperset(match["given"]):
-                continue
-            yield Hit(start, end, "PERSON", 0.7)
 
 
 def places(text: str) -> Iterator[Hit]:

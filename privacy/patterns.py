@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import regex
 
-from privacy.checksums import chinese_id, iban, luhn
+from privacy.checksums import chinese_id, credit_code, hong_kong_id, iban, luhn, taiwan_id
 from privacy.names import MONTHS
 
 FLAGS: Final = int(
@@ -77,6 +77,8 @@ _ZH_LABEL: Final = (
 
 # A Chinese address begins after these words, not with them.
 _ZH_START: Final = "(?![住在于到自址为是从往来的]|家住|来自|位于|现住|居住|地址|户籍)"
+# What may stand between the digits of one number: a break of the line, a space, a dash.
+_GAP: Final = r"[\s\-.·_]{0,2}"
 _UNIT: Final = r"(?!\s?(?:/|%|mg|mcg|ml|iu|units?|cells|copies|元|万|美元|单位|次|步))"
 
 PATTERNS: Final[tuple[Pattern, ...]] = (
@@ -92,6 +94,18 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
         r"(?<!\w)[\w.+-]{1,64}\s?[\[({]?\s?(?:at|@)\s?[\])}]?\s?(?:[\w-]{1,63}\s?[\[({]?\s?"
         r"(?:dot|\.)\s?[\])}]?\s?){1,4}(?:com|org|net|edu|gov|cn|uk|de|info|io)(?!\w)",
         0.85, needs="",
+    ),
+    Pattern(
+        "EMAIL_ADDRESS", "email-spelled-zh",
+        r"(?<![a-z\d])[\w.+-]{1,64}\s?(?:@|艾特|\(at\)|\[at\]|\(a\)|#)\s?[\w-]{1,63}\s?(?:\.|点|"
+        r"\(dot\)|\[dot\])\s?(?:com|cn|net|org|edu)(?:\s?(?:\.|点)\s?cn)?(?![a-z\d])",
+        0.85, needs="",
+    ),
+    Pattern(
+        "RECORD_NUMBER", "handle-clue",
+        r"(?:微信|wechat|weixin|vx|qq|line id|telegram|whatsapp|账号名?|用户名|登录名)(?:号|id)?[\s::是为]{0,3}"
+        r"(?P<v>[a-z\d][\w\-.]{4,24}[a-z\d])",
+        0.75, needs="",
     ),
     Pattern(
         "URL", "url",
@@ -112,7 +126,7 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
     Pattern("IP_ADDRESS", "mac", r"(?<![\w:-])(?:[\da-f]{2}[:-]){5}[\da-f]{2}(?![\w:-])", 0.8),
     Pattern(
         "PHONE_NUMBER", "phone-cn",
-        r"(?<!\d)(?:\+?(?:00)?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)",
+        r"(?<!\d)(?:\+?(?:00)?86" + _GAP + r")?1" + _GAP + r"[3-9](?:" + _GAP + r"\d){9}(?!\d)",
         0.75,
     ),
     Pattern(
@@ -124,6 +138,16 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
         "PHONE_NUMBER", "phone-cn-service",
         r"(?<!\d)[48]00[ -]?\d{3,4}[ -]?\d{3,4}(?:[-转]\d{1,5})?(?!\d)",
         0.6,
+    ),
+    Pattern(
+        "PHONE_NUMBER", "phone-hk",
+        r"(?<!\d)(?:\+?(?:00)?85[23][ -]?)[2-9]\d{3}[ -]?\d{4}(?!\d)|"
+        r"(?<!\d)(?:\+?886[ -]?|0)9\d{2}[ -]?\d{3}[ -]?\d{3}(?!\d)",
+        0.7,
+    ),
+    Pattern(
+        "PHONE_NUMBER", "phone-words-zh", r"[〇零○一二三四五六七八九幺][〇零○一二三四五六七八九幺\s]{6,}", 0.6,
+        needs="han",
     ),
     Pattern(
         "PHONE_NUMBER", "phone-us",
@@ -155,8 +179,10 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
     ),
     Pattern(
         "NATIONAL_ID", "cn-id",
-        r"(?<!\d)[1-9]\d{5}[ -]?(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|"
-        r"3[01])[ -]?\d{3}[\dx](?![\da-z])",
+        r"(?<!\d)[1-9](?:" + _GAP + r"\d){5}" + _GAP + r"(?:1" + _GAP + r"[89]|2" + _GAP +
+        r"0)(?:" + _GAP + r"\d){2}" + _GAP + r"(?:0" + _GAP + r"[1-9]|1" + _GAP + r"[0-2])" +
+        _GAP + r"(?:0" + _GAP + r"[1-9]|[12]" + _GAP + r"\d|3" + _GAP + r"[01])(?:" + _GAP +
+        r"\d){3}" + _GAP + r"[\dx](?![\da-z])",
         0.85, chinese_id,
     ),
     Pattern(
@@ -165,11 +191,37 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
         0.6,
     ),
     Pattern(
+        "NATIONAL_ID", "hk-id",
+        r"(?<![a-z\d])(?-i:[A-Z]{1,2})\d{6} ?(?:\([\dA]\)|(?<=[A-Z]\d{6})[\dA](?=\s|[,.;)]|$|[^\x00-\x7f]))",
+        0.7, hong_kong_id,
+    ),
+    Pattern(
+        "NATIONAL_ID", "tw-id", r"(?<![a-z\d])(?-i:[A-Z])[1289]\d{8}(?![a-z\d])", 0.6, taiwan_id,
+    ),
+    Pattern("NATIONAL_ID", "macau-id", r"(?<![\d/])[157]\d{6} ?\(\d\)", 0.6),
+    Pattern(
+        "NATIONAL_ID", "cn-travel",
+        r"(?<![a-z\d])(?:[hm]\d{8}(?:\d\d)?|[egdsp][a-z]?\d{7,8})(?![a-z\d])",
+        0.6,
+    ),
+    Pattern(
+        "NATIONAL_ID", "cn-officer", r"[军武海空]\s?(?:官|士)?[字政参后装]?第?\s?\d{6,8}\s?号?", 0.7,
+        needs="han",
+    ),
+    Pattern(
+        "NATIONAL_ID", "credit-code",
+        r"(?<![a-z\d])[\da-hj-npqrtuwxy]{2}\d{6}[\da-hj-npqrtuwxy]{10}(?![a-z\d])",
+        0.6, credit_code,
+    ),
+    Pattern(
         "NATIONAL_ID", "uk-nino",
         r"(?-i:(?<!\w)[A-CEGHJ-PR-TW-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w))",
         0.8,
     ),
-    Pattern("CREDIT_CARD", "card", r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\d])", 0.55, luhn),
+    Pattern(
+        "CREDIT_CARD", "card",
+        r"(?<![\w.])\d(?:" + _GAP + r"\d){12,18}(?!\d)", 0.55, luhn,
+    ),
     Pattern(
         "IBAN_CODE", "iban",
         r"(?<![a-z\d])(?:(?-i:[A-Z]{2})\d{2}(?: ?(?-i:[A-Z\d]{4})){2,7}(?: ?"
@@ -224,6 +276,13 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
         0.4, needs="han",
     ),
     Pattern(
+        "RECORD_NUMBER", "digits-misread",
+        # A scanner reads O for 0 and l for 1.
+        r"(?<![a-z\d])(?=[^\s\d]{0,3}\d)(?=(?:[oilsbz|]{0,3}[ -]?\d){5})[\doilsbz|]"
+        r"(?:[ -]?[\doilsbz|]){6,20}(?![a-z\d])",
+        0.45,
+    ),
+    Pattern(
         "RECORD_NUMBER", "digits-strict",
         r"(?<![\w.,$€£¥/-])\d{4,}(?![\d.,]*\d)(?!\w)",
         0.3, None, "strict",
@@ -273,7 +332,8 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
         r"(?:[\u4e00-\u9fff]{2,5}?[市州盟])?(?:[\u4e00-\u9fff]{1,5}?[区县旗])?"
         r"(?:[\u4e00-\u9fff]{1,6}?(?:街道|镇|乡|村|社区))?[\u4e00-\u9fff]{1,8}?(?:大街|大道|"
         r"路|街|巷|弄|胡同|小区|花园|苑|村)[东西南北中]?(?:[\u4e00-\u9fff]{0,8}?\d{1,5}"
-        r"(?:-\d{1,4})*(?:号楼|号院|号|弄|栋|幢|座|单元|层|楼|室|户)){1,5}",
+        r"(?:-\d{1,4})*(?:号楼|号院|号|弄|栋|幢|座|单元|层|楼|室|户)){1,5}"
+        r"(?:[\u4e00-\u9fff]{2,8}(?=[,。;、\s]|$))?",
         0.8, needs="han",
     ),
     Pattern(
@@ -312,7 +372,7 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
     ),
     Pattern(
         "ORGANIZATION", "facility-zh",
-        r"[\u4e00-\u9fff]{2,12}?(?:人民医院|中医院|附属医院|中心医院|协和医院|"
+        r"[\u4e00-\u9fff]{2,12}?(?:人民医院|中医院|附属医院|中心医院|协和医院|保健院|卫生院|儿童医院|肿瘤医院|"
         r"第[一二三四五六七八九十]+医院|支行|分行)",
         0.55, needs="han",
     ),

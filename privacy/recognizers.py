@@ -30,9 +30,9 @@ with warnings.catch_warnings():
     )
     from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
-from privacy import medical, naming, normalise, patterns, search, unknown
+from privacy import medical, naming, naming_zh, normalise, patterns, search, structured, unknown
 from privacy.errors import PlanInvalid
-from privacy.spans import Hit
+from privacy.spans import TYPES, Hit
 
 Profile = Literal["clinical", "strict"]
 PHONE_REGIONS: Final = ("US", "GB", "CN")
@@ -106,7 +106,7 @@ class Rules(EntityRecognizer):
 
     def __init__(self, profile: Profile) -> None:
         self.strict = profile == "strict"
-        super().__init__(supported_entities=["PERSON", "ORGANIZATION"], name="PrivityNameRules")
+        super().__init__(supported_entities=sorted(TYPES), name="PrivityNameRules")
 
     def load(self) -> None:
         """Do nothing: rules need no loading."""
@@ -116,8 +116,9 @@ class Rules(EntityRecognizer):
     ) -> list[RecognizerResult]:
         """Return names and institutions found by rule."""
         hits = [*naming.english(text, strict=self.strict), *naming.places(text)]
+        hits += structured.find(text)
         if normalise.has_han(text):
-            hits += naming.chinese(text)
+            hits += naming_zh.find(text)
         if self.strict:
             hits += unknown.find(text)
         return [_result(self, hit.start, hit.end, hit.score, hit.type) for hit in hits]
@@ -157,7 +158,11 @@ class Model(EntityRecognizer):
         """Return the entities of `nlp_artifacts`; without them there is nothing to return."""
         if nlp_artifacts is None:
             return []
-        found = []
+        words = getattr(nlp_artifacts, "words", ())
+        found = [
+            _result(self, hit.start, hit.end, hit.score, hit.type)
+            for hit in naming_zh.read(text, words, strict=self.strict)
+        ]
         for entity in nlp_artifacts.entities:
             kind = self.labels.get(entity.label_)
             start, end = _trim(text, *_latin(text, entity.start_char, entity.end_char))

@@ -33,8 +33,9 @@ from privacy.surrogates import Surrogates, count_han
 VERSION: Final = 2
 """Version of what this module does: its order, its policy, its verification."""
 _SOURCES: Final = (
-    "checksums", "dates", "known", "lac", "medical", "names", "naming", "normalise", "patterns",
-    "recognizers", "scrub_models", "search", "spans", "surrogates", "unknown", "vocabulary",
+    "checksums", "dates", "known", "lac", "medical", "names", "naming", "naming_zh", "normalise", "patterns",
+    "recognizers", "scrub_models", "search", "spans", "structured", "surrogates",
+    "unknown", "vocabulary",
 )  # fmt: skip
 MAX_CHARACTERS: Final = 20_000
 MIN_KNOWN_SCRIPT: Final = 0.5
