@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from privacy.names import ZH_SURNAMES
+from privacy.names import COMMON_SURNAMES, FEMALE, MALE, ZH_SURNAMES
+from privacy.vocabulary import is_medical_word, is_ordinary
 
 
 def _split(words: str) -> tuple[str, ...]:
@@ -53,7 +54,12 @@ _WORDS: Final = frozenset(
     ssn ssri statin stroke symptoms syndrome tb therapy tia tips tnf transfer treatment triage
     tsh tylenol ultrasound urine uti vaccine vaccines vitamin walk warfarin wbc who xarelto
     eliquis humira lipitor ozempic monday tuesday wednesday thursday friday saturday sunday
-    covid-19 english spanish
+    covid-19 english spanish disease diseases disorder disorders cancer cancers tumor lung lungs heart
+    brain skin kidney kidneys liver blood bone bones breast cervical ovarian spine throat nose mouth
+    eyes ear ears neck head respiratory rate saturation glucose vein veins artery stones failure
+    infection infections problems leukemia lymphoma aneurysm pregnancy testing registry genetic
+    hereditary familial bilateral gait muscle muscles joint nerve dental vision hearing surgical
+    physical examination exam history social hepatitis assistance technology trial study research
         """
     )
 )
@@ -82,6 +88,39 @@ _ZH: Final = (
 )  # fmt: skip
 
 
+_BRANDS: Final = frozenset(
+    _split(
+        """
+    abilify accutane actos adderall advair advil afrin albuterol aleve allegra altace amaryl ambien
+    amoxil apidra arava aricept armour ativan atrovent augmentin avandia avapro avelox avodart azulfidine
+    bactrim bactroban belsomra benadryl benicar bentyl biaxin boniva botox brilinta budeprion bumex
+    buspar bydureon byetta bystolic caduet calan carafate cardizem cardura catapres ceftin celebrex
+    celexa cellcept chantix cialis cipro claritin cleocin climara clinoril clonidine colace combivent
+    concerta copaxone coreg coumadin cozaar crestor cymbalta cytomel dalmane decadron deltasone demadex
+    demerol depakote desyrel detrol diabeta diflucan digoxin dilantin dilaudid diovan ditropan dulcolax
+    duragesic dyazide effexor elavil elidel enbrel entresto epipen epogen estrace evista exelon farxiga
+    feldene fioricet flagyl flexeril flomax flonase flovent fosamax gabapentin geodon gleevec glucophage
+    glucotrol glyburide haldol humalog hytrin hyzaar imdur imitrex imodium imuran inderal invokana
+    januvia jardiance keflex keppra klonopin klor lamictal lamisil lanoxin lantus latuda lescol levaquin
+    levemir levitra levothroid levoxyl lexapro librium lidoderm lodine lomotil lopid lopressor lortab
+    lotensin lotrel lovenox lunesta luvox lyrica macrobid maxalt maxzide medrol meridia mevacor micardis
+    miralax mirapex mobic motrin mounjaro mucinex namenda naprosyn nasacort nasonex neurontin nexium niaspan
+    norco normodyne norvasc novolog nuvigil orudis oxycontin pamelor parlodel paxil pepcid percocet
+    plaquenil plavix pradaxa pravachol prednisone premarin prevacid prilosec prinivil procardia prograf
+    proscar protonix proventil provera provigil prozac pulmicort reglan relafen remeron remicade
+    requip restoril retin risperdal ritalin robaxin robitussin roxicodone rybelsus seroquel simvastatin
+    sinemet singulair skelaxin soma sonata spiriva strattera suboxone sudafed symbicort symbyax synthroid
+    tagamet tamiflu tegretol tekturna tenormin thorazine tofranil topamax toprol toradol tradjenta
+    tricor trileptal trulicity tums ultram uniphyl valium valtrex vaseline vasotec ventolin vesicare
+    viagra vicodin victoza voltaren vytorin vyvanse wegovy wellbutrin wixela xalatan xanax xeljanz
+    xyzal yasmin zanaflex zantac zaroxolyn zebeta zestoretic zestril zetia ziac zithromax zocor zofran
+    zoloft zomig zovirax zyban zyloprim zyprexa zyrtec
+        """
+    )
+)
+_WORD: Final = re.compile(r"[a-z0-9]+(?:-[0-9]+)?")
+
+
 def is_medical(phrase: str, following: str = "") -> bool:
     """Say whether an English phrase that a model took for a name is a medical or everyday word.
 
@@ -91,12 +130,37 @@ def is_medical(phrase: str, following: str = "") -> bool:
     """
     if _AFTER.match(following):
         return True
-    words = re.findall(r"[a-z0-9]+(?:-[0-9]+)?", phrase.lower().replace("'", "").replace("’", ""))
+    words = _WORD.findall(phrase.lower().replace("'", "").replace("’", ""))
     if not words:
         return not any(character.isalpha() for character in phrase)
-    return all(
-        word in _EPONYMS or word in _WORDS or word.isdigit() or _SUFFIXES.search(word)
-        for word in words
+    return all(map(_is_known, words))
+
+
+def is_term(phrase: str) -> bool:
+    """Say whether an English phrase that a model took for a name is one only by mistake.
+
+    One ordinary word that is nobody's name; or several, of which one is medical or small and none
+    is a name: "Mouth", "lung cancer", "Respiratory Rate"; but not "Hope Sparrow".
+    """
+    words = [word for word in re.split(r"[^\w'’-]+", phrase) if any(map(str.isalpha, word))]
+    lower = [word.casefold().replace("’", "'").removesuffix("'s") for word in words]
+    if any(word in FEMALE or word in MALE or word in COMMON_SURNAMES for word in lower):
+        return False
+    if not all(is_ordinary(word) or _is_known(word) for word in lower):
+        return False
+    return len(words) == 1 or any(
+        word[0].islower() or _is_known(low) or is_medical_word(low)
+        for word, low in zip(words, lower, strict=True)
+    )
+
+
+def _is_known(word: str) -> bool:
+    return (
+        word in _EPONYMS
+        or word in _WORDS
+        or word in _BRANDS
+        or word.isdigit()
+        or _SUFFIXES.search(word) is not None
     )
 
 

@@ -73,8 +73,10 @@ def english(text: str, *, strict: bool) -> Iterator[Hit]:
                 continue
             if not strict and medical.is_medical(text[start:end], text[end : end + 20]):
                 continue
-            if rule is _CALLED and not known and medical.is_medical(first):
-                continue
+            if rule is _CALLED and not known:
+                surface = text[start:end]
+                if medical.is_medical(first) or (not strict and medical.is_term(surface)):
+                    continue
             yield _hit(text, start, end, 0.65)
 
 

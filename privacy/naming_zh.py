@@ -49,7 +49,7 @@ _CHUNK: Final = regex.compile(
     rf"(?V1)(?<!\p{{Han}})(?P<v>{_SURNAME}(?P<given>\p{{Han}}{{1,2}}))(?!\p{{Han}})"
 )
 _NICK: Final = regex.compile(
-    rf"(?V1)(?<![\p{{Han}}--[跟和与找给叫问让请的]])(?P<v>[老小阿]{_SURNAME})"
+    rf"(?V1)(?<![\p{{Han}}--[跟和与找给叫问让请的]])(?P<v>[老小阿]{_SURNAME})(?<!小[时计节区说单车号米]|老[师])"
     r"(?=[,。;,;:!?说来的和在要又今昨]|\s|$)"
 )
 _HONOUR: Final = regex.compile(
@@ -58,6 +58,7 @@ _HONOUR: Final = regex.compile(
 )
 _DOTTED: Final = regex.compile(_FOREIGN)
 _MENTION: Final = regex.compile(r"@(?P<v>[\p{Han}\w-]{2,16})")
+_GIVEN_SET: Final = names.ZH_GIVEN - set(_STOP)
 # Characters that foreign names are written with.
 _SOUNDS: Final = frozenset(
     "阿埃艾奥巴白贝本比彼宾波博布查达戴丹德蒂迪杜顿多恩尔法菲费弗夫福盖戈格古哈海汉赫亨霍基吉加贾杰金卡凯坎康考柯"
@@ -86,7 +87,7 @@ def find(text: str) -> Iterator[Hit]:
             start, end = match.span("v" if "v" in rule.groupindex else 0)
             if medical.is_medical_zh(text[start:end], text[end : end + 4]):
                 continue
-            if rule is _CHUNK and not names.ZH_GIVEN.issuperset(match["given"]):
+            if rule is _CHUNK and not _GIVEN_SET.issuperset(match["given"]):
                 continue
             yield Hit(start, end, "PERSON", 0.7)
 
@@ -106,7 +107,10 @@ def read(text: str, words: Sequence[Word], *, strict: bool) -> Iterator[Hit]:
             last = _whole(text, words, at)
             start, end = word.start, words[last].end
             at = last + 1
-            if not medical.is_medical_zh(text[start:end], text[end : end + 4]):
+            while start < end and not text[start].isalnum():
+                start += 1
+            long = sum(c.isalnum() for c in text[start:end]) >= 2
+            if long and not medical.is_medical_zh(text[start:end], text[end : end + 4]):
                 yield Hit(start, end, "PERSON", 0.55)
             continue
         if word.tag in _PLACES:
@@ -146,7 +150,7 @@ def _fits(name: str, surface: str, tag: str) -> bool:
         return False
     if name[0] not in names.ZH_SURNAMES:
         return False
-    return len(name) == 1 or (len(name) == 2 and surface in names.ZH_GIVEN and tag != "v")
+    return len(name) == 1 or (len(name) == 2 and surface in _GIVEN_SET and tag != "v")
 
 
 def _unseen(text: str, words: Sequence[Word], at: int) -> int | None:
@@ -166,12 +170,12 @@ def _unseen(text: str, words: Sequence[Word], at: int) -> int | None:
         piece = text[after.start : after.end]
         if after.tag == "w" or len(piece) + words[last].end - word.start > 3 + double:
             break
-        if not all(c in names.ZH_GIVEN for c in piece) or (last > at and len(piece) > 1):
+        if not all(c in _GIVEN_SET for c in piece) or (last > at and len(piece) > 1):
             break
         last += 1
     whole = text[word.start : words[last].end]
     given = whole[2 if double else 1 :]
-    if not given or not names.ZH_GIVEN.issuperset(given) or len(given) > 2:
+    if not given or not _GIVEN_SET.issuperset(given) or len(given) > 2:
         return None
     if medical.is_medical_zh(whole, text[words[last].end : words[last].end + 4]):
         return None

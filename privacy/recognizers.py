@@ -58,7 +58,7 @@ _WHEN: Final = regex.compile(
     regex.IGNORECASE,
 )
 _LABELS: Final = frozenset("ssn iban mrn dob id ids url pin ip tv pt bot user".split())
-_EDGES: Final = " \t\r\n.,;:!?()[]{}\"'’-–#*/"
+_EDGES: Final = " •\t\r\n.,;:!?()[]{}\"'’-–#*/"
 
 
 class Numbers(PatternRecognizer):
@@ -165,7 +165,8 @@ class Model(EntityRecognizer):
         ]
         for entity in nlp_artifacts.entities:
             kind = self.labels.get(entity.label_)
-            start, end = _trim(text, *_latin(text, entity.start_char, entity.end_char))
+            start, end = _latin(text, entity.start_char, entity.end_char)
+            start, end = _trim(text, *_line(text, start, end))
             surface = text[start:end]
             if entity.label_ == "ORG" and kind is None and _named_place(text, start, end):
                 kind = "ORGANIZATION"
@@ -188,7 +189,7 @@ class Model(EntityRecognizer):
             surface.isupper() and len(surface) <= 5
         ):
             return False
-        return not medical.is_medical(surface, following)
+        return not (medical.is_medical(surface, following) or medical.is_term(surface))
 
 
 def build(profile: Profile) -> tuple[EntityRecognizer, ...]:
@@ -292,6 +293,14 @@ def _latin(text: str, start: int, end: int) -> tuple[int, int]:
         return start, end
     match = _LATIN.search(text, start, end)
     return match.span() if match else (start, start)
+
+
+def _line(text: str, start: int, end: int) -> tuple[int, int]:
+    """Cut a span to its first line that has letters: a name does not go over a heading."""
+    while start < end and not text[start].isalnum():
+        start += 1
+    broken = text.find("\n", start, end)
+    return start, end if broken < 0 else broken
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
