@@ -15,8 +15,30 @@ from bench.deid_chinese import GIVEN, SURNAMES, card, resident
 from bench.deid_measure import Item
 
 _CYRILLIC = str.maketrans("aceopxyABCEHKMOPT", "асеорхуАВСЕНКМОРТ")
-_FIRST = ("Maria", "James", "Elena", "Robert", "Priya", "Thomas", "Aisha", "Carlos", "Hannah", "Dmitri")
-_LAST = ("Okonkwo", "Halvorsen", "Delacroix", "Ramirez", "Kowalski", "Nakamura", "O'Sullivan", "Whitfield", "Castellanos", "Petrov")
+_FIRST = (
+    "Maria",
+    "James",
+    "Elena",
+    "Robert",
+    "Priya",
+    "Thomas",
+    "Aisha",
+    "Carlos",
+    "Hannah",
+    "Dmitri",
+)
+_LAST = (
+    "Okonkwo",
+    "Halvorsen",
+    "Delacroix",
+    "Ramirez",
+    "Kowalski",
+    "Nakamura",
+    "O'Sullivan",
+    "Whitfield",
+    "Castellanos",
+    "Petrov",
+)
 _PET = ("Bobby", "Lizzie", "Jimmy", "Maggie", "Tommy", "Katie", "Billy", "Annie")
 
 
@@ -76,7 +98,10 @@ def _card(draw: random.Random) -> tuple[str, str]:
 
 
 def _email(draw: random.Random) -> tuple[str, str]:
-    return "email", f"{draw.choice(_FIRST).lower()}.{draw.choice(('lee', 'kim'))}{_digits(draw, 2)}@example.com"
+    return (
+        "email",
+        f"{draw.choice(_FIRST).lower()}.{draw.choice(('lee', 'kim'))}{_digits(draw, 2)}@example.com",
+    )
 
 
 def _iban(draw: random.Random) -> tuple[str, str]:
@@ -114,7 +139,9 @@ def _spaced(draw: random.Random, value: str) -> str:
         )
     size = draw.choice((3, 4))
     plain = value.replace("-", "")
-    return draw.choice((" ", "-", " ")).join(plain[i : i + size] for i in range(0, len(plain), size))
+    return draw.choice((" ", "-", " ")).join(
+        plain[i : i + size] for i in range(0, len(plain), size)
+    )
 
 
 def _broken(draw: random.Random, value: str) -> str:
@@ -158,7 +185,12 @@ def _framed(draw: random.Random, frames: tuple[str, ...], value: str, label: str
     return Item(before + value + after, ((len(before), len(before) + len(value), label),))
 
 
-_EN = ("Seen today: #, stable.", "Spoke with # about the bill.", "Patient # reports dizziness.", "note for # re refill")
+_EN = (
+    "Seen today: #, stable.",
+    "Spoke with # about the bill.",
+    "Patient # reports dizziness.",
+    "note for # re refill",
+)
 _ZH = ("患者#今日出院。", "客户#来电咨询。", "今天#来复诊了", "请通知#本人")
 
 
@@ -187,7 +219,12 @@ def _split_name(draw: random.Random) -> Item:
 
 
 def _pet_name(draw: random.Random) -> Item:
-    frames = ("# came in with his mom.", "Grandma # called again.", "saw # today, doing well", "Tell # to rest.")
+    frames = (
+        "# came in with his mom.",
+        "Grandma # called again.",
+        "saw # today, doing well",
+        "Tell # to rest.",
+    )
     return _framed(draw, frames, draw.choice(_PET), "name")
 
 
@@ -220,7 +257,9 @@ def _mixed(draw: random.Random) -> Item:
 
 
 def _mixed_back(draw: random.Random) -> Item:
-    return _framed(draw, ("Patient # was admitted.", "Attending: #, cardiology."), _zh_name(draw), "name")
+    return _framed(
+        draw, ("Patient # was admitted.", "Attending: #, cardiology."), _zh_name(draw), "name"
+    )
 
 
 _NAMED = (
@@ -236,7 +275,12 @@ def _json(draw: random.Random) -> list[tuple[str, Item]]:
 
 
 def _json_zh(draw: random.Random) -> list[tuple[str, Item]]:
-    row = {"姓名": _zh_name(draw), "手机": _mobile(draw)[1], "身份证": _resident(draw)[1], "诊断": "高血压"}
+    row = {
+        "姓名": _zh_name(draw),
+        "手机": _mobile(draw)[1],
+        "身份证": _resident(draw)[1],
+        "诊断": "高血压",
+    }
     return _find_all(json.dumps(row, ensure_ascii=False), row, skip={"诊断"})
 
 
@@ -258,7 +302,9 @@ def _xml(draw: random.Random) -> list[tuple[str, Item]]:
 
 def _query(draw: random.Random) -> list[tuple[str, Item]]:
     row = {"user": draw.choice(_FIRST).lower() + _digits(draw, 3), "phone": _mobile(draw)[1]}
-    return _find_all(f"https://portal.example.com/q?user={row['user']}&phone={row['phone']}", row, skip=set())
+    return _find_all(
+        f"https://portal.example.com/q?user={row['user']}&phone={row['phone']}", row, skip=set()
+    )
 
 
 def _path(draw: random.Random) -> list[tuple[str, Item]]:

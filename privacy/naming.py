@@ -20,17 +20,20 @@ TITLES: Final = frozenset(
     | {"madam", "judge", "officer", "rev", "sgt", "capt", "señor", "señora", "mme", "herr", "frau"}
 )
 
+# A Chinese character beside a Latin word is no part of it.
+_START: Final = r"(?<![^\W\p{Han}])"
+_END: Final = r"(?![^\W\p{Han}])"
 _NAME: Final = (
     r"(?:(?:(?:Mc|Mac|O['’]|D['’]|van |von |de |del |der |den |di |da |la |bin |al-)*"
     r"\p{Lu}[\p{Latin}'’]+(?:-\p{Lu}\p{Latin}+)?)|[A-Z]\.)"
 )
 _FULL: Final = rf"{_NAME}(?: {_NAME}){{0,3}}"
 _TITLED: Final = regex.compile(
-    rf"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Doctor|Professor|Nurse|Sister|Sir|Madam|Judge|Officer|"
+    rf"{_START}(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Doctor|Professor|Nurse|Sister|Sir|Madam|Judge|Officer|"
     rf"Rev|Sgt|Capt|Señora?|Mme|Herr|Frau)\.? ?(?P<v>{_FULL})"
 )
 _CALLED: Final = regex.compile(
-    r"(?<!\w)(?:[Nn]amed?|[Nn]ame is|[Nn]ame:|[Cc]alled|[Pp]atient(?: name)?(?: is)?|[Pp]t\.?|"
+    rf"{_START}(?:[Nn]amed?|[Nn]ame is|[Nn]ame:|[Cc]alled|[Pp]atient(?: name)?(?: is)?|[Pp]t\.?|"
     r"[Cc]ustomer|[Cc]lient|[Mm]ember|[Cc]aller|[Ff]amily of|[Dd]aughter|[Ss]on|[Ww]ife|[Hh]usband|"
     r"[Mm]other|[Ff]ather|[Ss]ister|[Bb]rother|[Pp]artner|[Ss]pouse|[Gg]uardian|[Nn]ext of kin|"
     r"[Ss]igned(?: by)?|[Ss]incerely|[Rr]egards|[Tt]hank you|[Tt]hanks|[Dd]ear|[Hh]ello|[Hh]i|"
@@ -39,7 +42,7 @@ _CALLED: Final = regex.compile(
     rf"[,:]? (?P<v>{_FULL})"
 )
 _CARE: Final = regex.compile(
-    r"(?<!\w)(?:[Ss]een|[Aa]dmitted|[Tt]reated|[Ee]valuated|[Dd]iagnosed|[Oo]perated|"
+    rf"{_START}(?:[Ss]een|[Aa]dmitted|[Tt]reated|[Ee]valuated|[Dd]iagnosed|[Oo]perated|"
     r"[Hh]ospitali[sz]ed|[Rr]eferred|[Tt]ransferred|[Pp]resent(?:ed|ing|s)|[Vv]isit(?:ed|ing|s)?|[Oo]bserved|[Ff]ollowed|"
     r"[Cc]onsult\w*|[Ss]urgery|[Rr]eviewed|[Mm]anaged|[Ll]ives|[Ll]iving|"
     r"[Rr]esid\w+|[Ff]rom|[Aa]ppointment|[Aa]ppt|[Cc]are|[Cc]linic)"
@@ -47,15 +50,15 @@ _CARE: Final = regex.compile(
     r"(?P<v>[A-Z][\w'’-]{2,}(?: (?:&|of|and(?= [A-Z])|[A-Z][\w'’.-]+))*)"
 )
 _LOCAL: Final = regex.compile(
-    r"(?<!\w)(?P<v>(?:(?:St\.? )?[A-Z]\p{L}{2,}(?:['’]s)?(?: [A-Z]\p{Ll}+)?|"
+    rf"{_START}(?P<v>(?:(?:St\.? )?[A-Z]\p{{L}}{{2,}}(?:['’]s)?(?: [A-Z]\p{{Ll}}+)?|"
     r"\d{1,3}(?:st|nd|rd|th) (?:[Aa]venue|[Ss]treet|[Aa]ve\.?|[Ss]t\.?)) "
-    r"(?:facility|clinic|hospital|office|campus|branch|site|location|practice))(?!\w)"
+    rf"(?:facility|clinic|hospital|office|campus|branch|site|location|practice)){_END}"
 )
 _PAIR: Final = regex.compile(
-    r"(?<![\w.-])\p{Lu}\p{Ll}+ (?:[A-Z]\.? )?"
-    r"(?:\p{Lu}\p{Latin}+(?:-\p{Lu}\p{Latin}+)?|[A-Z]\.)(?!\w)"
+    rf"{_START}(?<![.-])\p{{Lu}}\p{{Ll}}+ (?:[A-Z]\.? )?"
+    rf"(?:\p{{Lu}}\p{{Latin}}+(?:-\p{{Lu}}\p{{Latin}}+)?|[A-Z]\.){_END}"
 )
-_INITIAL: Final = regex.compile(r"(?<![\w.-])[A-Z]\p{Ll}{2,} [A-Z]\.(?=[\s,;:)?!'’]|$)")
+_INITIAL: Final = regex.compile(rf"{_START}(?<![.-])[A-Z]\p{{Ll}}{{2,}} [A-Z]\.(?=[\s,;:)?!'’]|$)")
 _POSSESSIVE: Final = regex.compile(r"['’]s?$")
 
 
@@ -129,8 +132,9 @@ def repeats(text: str, known: Mapping[str, str]) -> Iterator[Hit]:
 
 def fold(text: str) -> str:
     """Return `text` in lower case, of the same length."""
-    if text.isascii():
-        return text.lower()
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
     return "".join(low if len(low := c.lower()) == 1 else c for c in text)
 
 

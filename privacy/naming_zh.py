@@ -24,9 +24,7 @@ _STOP: Final = (
 )
 _GIVEN: Final = rf"[\u4e00-\u9fff--[{_STOP}]]"
 _FOREIGN: Final = r"\p{Han}{1,8}(?:[·•・‧∙.．]\p{Han}{1,8}){1,3}"
-_FULL: Final = (
-    rf"(?:{_FOREIGN}|{_SURNAME}{_GIVEN}{{1,2}}|{_SURNAME}[某xX*○〇]{{1,2}}|\p{{Han}}[*○〇]{{1,2}})"
-)
+_FULL: Final = rf"(?:{_FOREIGN}|{_SURNAME}[ ]?{_GIVEN}(?:[ ]?{_GIVEN})?|{_SURNAME}[某xX*○〇]{{1,2}}|\p{{Han}}[*○〇]{{1,2}})"
 _LATIN: Final = r"\p{Lu}[\p{Latin}'’]+(?:[ ]\p{Lu}[\p{Latin}'’.]*){0,3}"
 _ROLE: Final = (
     "患者|病人|病员|姓名|联系人|家属|亲属|客户|户主|户名|持卡人|收款人|付款人|投保人|被保险人|受益人|经办人|申请人|担保人|"
@@ -97,7 +95,7 @@ def read(text: str, words: Sequence[Word], *, strict: bool) -> Iterator[Hit]:
 
     Args:
         text: the detection copy.
-        words: the model's words over it, without gaps.
+        words: the model's words over it.
         strict: whether institutions without an address in their name count as well.
     """
     at = 0

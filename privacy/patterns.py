@@ -228,6 +228,12 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
         r"(?-i:[A-Z\d]{1,3}))?|[a-z]{2}\d{2}[a-z\d]{11,30})(?![a-z\d])",
         0.8, iban,
     ),
+    Pattern(
+        "IBAN_CODE", "iban-broken",
+        r"(?<![a-z\d])(?=(?:[\s\-]{0,2}(?:[a-z][\s\-]{0,2}){0,6}[\doil]){10})(?-i:[A-Z]{2})"
+        r"(?:[\s\-]{0,2}[\doil]){2}(?:[\s\-]{0,2}(?-i:[A-Z\dl])){9,30}(?![a-z\d])",
+        0.6, iban,
+    ),
     # Numbers that institutions give.
     Pattern(
         "RECORD_NUMBER", "record-clue",
@@ -242,6 +248,23 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
         _ZH_LABEL +
         r"[\s:#为是]{0,3}(?P<v>(?=[a-z\d_\-]{0,24}\d)[a-z\d][a-z\d_\-]{2,24})(?![a-z\d])",
         0.8,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "clue-spaced",
+        r"(?<![a-z])" + _LABEL + r"(?:\s?(?:number|num|no\.?|id|code|nr|card))?[\s:#=\-]{0,4}(?:is |was |of )?"
+        r"(?P<v>[a-z]{0,4}\d(?:[\s\-]{0,2}\d){5,20})(?![\w%])",
+        0.7,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "clue-spaced-zh",
+        _ZH_LABEL + r"[\s:#为是]{0,3}(?P<v>[a-z]{0,4}\d(?:[\s\-]{0,2}\d){5,20})(?![a-z\d])",
+        0.7,
+    ),
+    Pattern(
+        "RECORD_NUMBER", "broken-line",
+        # One number over two lines of a narrow column.
+        r"(?<![\w.,$€£¥])(?=(?:[\-\n]{0,2}\d){8})[a-z]{0,4}\d[\d\-]{0,17}\n\-?\d[\d\-]{0,17}(?![\w.,]?\d|[a-z%])",
+        0.4,
     ),
     Pattern(
         "RECORD_NUMBER", "plate-cn",
@@ -430,7 +453,7 @@ PATTERNS: Final[tuple[Pattern, ...]] = (
     ),
     Pattern(
         "PHONE_NUMBER", "phone-strict",
-        r"(?<![\w$€£¥.,-])\(?\+?\d(?:[ ().\-/]{0,2}\d){6,14}(?![\w%])",
+        r"(?<![\w$€£¥.,-])\(?\+?\d(?:[\s().\-/]{0,2}\d){6,14}(?![\w%])",
         0.3, None, "strict",
     ),
     Pattern(

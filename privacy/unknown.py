@@ -18,7 +18,8 @@ from privacy.spans import Hit
 from privacy.vocabulary import is_ordinary
 
 _TOKEN: Final = regex.compile(
-    r"[\p{L}\p{M}]+(?:['’´`.-][\p{L}\p{M}]+)*|\d[\d\p{L}]*(?:[-/]\d[\d\p{L}]*)*|[^\s\p{L}\d]"
+    r"(?V1)\p{Han}+|[[\p{L}\p{M}]--\p{Han}]+(?:['’´`.-][[\p{L}\p{M}]--\p{Han}]+)*|"
+    r"\d[\d[\p{L}--\p{Han}]]*(?:[-/]\d[\d[\p{L}--\p{Han}]]*)*|[^\s\p{L}\d]"
 )
 _HAN: Final = regex.compile(r"\p{Han}")
 _JOINTS: Final = frozenset(
