@@ -8,18 +8,27 @@ used, because it asks the network for the list of top-level domains.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import regex
 
-with warnings.catch_warnings():
-    # spaCy's own command line imports typer, which touches a name that click has deprecated.
-    warnings.filterwarnings(
-        "ignore", message=r"'click\..* is deprecated", category=DeprecationWarning
-    )
+from privacy import (
+    lean,
+    medical,
+    naming,
+    naming_zh,
+    normalise,
+    patterns,
+    search,
+    structured,
+    unknown,
+)
+from privacy.errors import PlanInvalid
+from privacy.spans import TYPES, Hit
+
+with lean.imports():
     from presidio_analyzer import (
         AnalysisExplanation,
         EntityRecognizer,
@@ -29,10 +38,6 @@ with warnings.catch_warnings():
         RecognizerResult,
     )
     from presidio_analyzer.predefined_recognizers import PhoneRecognizer
-
-from privacy import medical, naming, naming_zh, normalise, patterns, search, structured, unknown
-from privacy.errors import PlanInvalid
-from privacy.spans import TYPES, Hit
 
 Profile = Literal["clinical", "strict"]
 PHONE_REGIONS: Final = ("US", "GB", "CN")

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import regex
 
-from privacy import lac
+from privacy import lac, lean
 from privacy.lac import ModelFault, Word
 from privacy.normalise import has_han
 
-with warnings.catch_warnings():
-    warnings.filterwarnings(
-        "ignore", message=r"'click\..* is deprecated", category=DeprecationWarning
-    )
+with lean.imports():
     import spacy
     from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 
