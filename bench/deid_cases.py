@@ -237,7 +237,7 @@ def _zh_pet_name(draw: random.Random) -> Item:
         (f"{family}总", ("#要求提高额度", "请联系#确认")),
     ))  # fmt: skip
     item = _framed(draw, frames, value, "name")
-    start, end, label = item.gold[0]
+    start, _, label = item.gold[0]
     # The form of address may stay; the name may not.
     at = item.text.index(family, start)
     return Item(item.text, ((at, at + 1, label),))

@@ -96,7 +96,7 @@ def _exactly(text: str, folded: str, value: str, kind: str) -> Iterator[Hit]:
         words = [regex.escape(word) for word in value.split()]
         spread = regex.compile(r"(?<!\w)" + r"[\s,]+".join(words) + r"(?!\w)", regex.IGNORECASE)
         for match in search.matches(spread, text):
-            yield Hit(*match.span(), kind, 0.95, "column")
+            yield Hit(match.start(), match.end(), kind, 0.95, "column")
 
 
 def _person(text: str, folded: str, value: str) -> Iterator[Hit]:
@@ -159,7 +159,7 @@ def _chinese(text: str, value: str) -> Iterator[Hit]:
         forms += [gap.join((*loose[:i], r"[\u4e00-\u9fff]", *loose[i + 1 :]))
                   for i in range(cut, len(name))]  # fmt: skip
     for match in search.matches(regex.compile("|".join(forms)), text):
-        yield Hit(*match.span(), "PERSON", 0.85, "column")
+        yield Hit(match.start(), match.end(), "PERSON", 0.85, "column")
 
 
 def _number(text: str, value: str, kind: str) -> Iterator[Hit]:

@@ -103,6 +103,11 @@ NEW_FEMALE: Final = _split(
     Dalia Delia Dora Effie Elda Elspeth Enid Etta Fay Flora Freya Gwen Hedda Hester Ilse
     Imogen Ines Isla Jora Juno Kaia Lana Leda Lotte Luna Lyra Maeve Mara Merle Mina Nell Nola
     Oda Oona Petra Phoebe Ramona Rhea Romy Runa Selma Signe Tamsin Thea Tilda Una Vesna Willa
+    Adair Aerin Alina Amabel Anthea Arden Astrid Aurelia Averil Bettina Briony Calista Carys Cerys
+    Clio Cosima Damaris Davina Delphine Drusilla Edda Eluned Emmeline Faye Fenella Galina Ginevra
+    Greer Hadley Honor Idony Iona Isolde Jessamy Jocasta Kerensa Lavinia Leonie Linnea Lorna Lucinda
+    Maren Marsali Melisande Minna Morwenna Nerys Odette Ottilie Perdita Petronel Primrose Rosalind
+    Rowena Sabine Seren Sidony Sunniva Sybil Tabitha Thalia Tirzah Ursula Verity Winifred Xanthe Zelda
     """
 )
 NEW_MALE: Final = _split(
@@ -112,21 +117,33 @@ NEW_MALE: Final = _split(
     Kai Kaspar Kester Lars Lennox Linus Lorcan Magnus Milo Nils Odin Olaf Orson Otis Otto
     Percy Piers Quentin Rafe Remy Rolf Rufus Silas Soren Stellan Sven Tavis Torin Ulric Viggo
     Wilbur Yorick
+    Adlai Alaric Alban Algernon Alistair Ambrose Anders Angus Anselm Archer Aubrey Auberon Balthasar
+    Barnaby Bastian Bertram Blaise Caspian Cedric Clement Conan Cormac Crispin Cuthbert Cyril Dashiel
+    Digby Dorian Duncan Edmund Egbert Elmer Emrys Ephraim Erasmus Fergus Florian Godfrey Griffin Gunnar
+    Hadrian Hector Horace Humphrey Ignatius Ingram Jarvis Jonas Jotham Kenelm Lambert Laszlo Leander
+    Lionel Ludovic Lysander Malachi Marius Merlin Mungo Neville Noel Osbert Oswin Peregrine Phineas
+    Ragnar Roland Rupert Sebald Sigurd Tancred Thaddeus Tobias Tristan Ulysses Valentin Wilfred Zeno
     """
 )
-NEW_SURNAMES: Final = _split(
-    """
-    Alderton Amberly Ashgrove Barlowe Beckwith Birchall Blackwater Bramwell Brightwell
-    Broadmoor Brookhurst Calloway Cardew Charwood Claybourne Coldwell Copperfield Cranmore
-    Crestwood Dallow Darrowby Deverell Dunmore Eastlake Edgewell Elmhurst Fairbourne Farrow
-    Fernhill Foxley Garroway Glenmore Greystone Hadlow Halewood Harcastle Hartwell Hawkmoor
-    Hazelton Heathcote Hollis Ironwood Kestrel Kingsmere Lakeham Langmere Larkin Linwood
-    Lockhart Marlowe Marwood Merrow Millbrook Moorland Netherby Northgate Oakhurst Oldacre
-    Penrose Pinewood Quillon Ravenhill Redfern Ridgewell Rookwood Rosedale Rowanberry
-    Sedgewick Selwood Silverton Southmoor Starling Stonebridge Sumnerly Tamworth Thistlewood
-    Thornbury Underhill Valemont Wainwood Westbrook Wetherby Whitcombe Wickham Wildmere
-    Winslade Wolcott Woodrow Wrenfield Yarborough Yewdale
-    """
+NEW_SURNAMES: Final = tuple(
+    head + tail
+    for head in _split(
+        """
+        Alder Amber Ash Barrow Beck Birch Black Bram Brier Bright Brook Calder Card Char Clay Cold
+        Copper Cran Crest Dal Darrow Dever Dun East Edge Elm Fair Farrow Fern Fox Garrow Glen Grey
+        Had Hale Har Hart Hawk Hazel Heath Hollis Iron Kestrel Kings Lake Lang Lark Lin Lock Marl
+        Mar Mer Mill Moor Nether North Oak Old Pen Pine Quill Raven Red Ridge Rook Rowan Sedge Sel
+        Silver South Stone Sum Tam Thistle Thorn Under Vale Wain West Wether Whit Wick Wild Wren
+        """
+    )
+    for tail in _split(
+        """
+        bourne bridge brook bury by combe cote croft dale dean den ditch fell field ford garth
+        gate grove hall ham hearth heath holm hurst lea leigh low mere mond more moss nell rick
+        ridge set shaw stead stoke stow thorpe thwaite ton vale wain ward wardine water way well
+        wick wold wood worth
+        """
+    )
 )
 NEW_TOWNS: Final = _split(
     """
@@ -190,6 +207,17 @@ ZH_NEW_SURNAMES: Final = tuple(
     "闻裘谌巫封芮储麻巴弓牧隗宓蓬仰仲伊暴钭厉戎束池幸韶蒲邰蔺印宿从鄂索赤"
 )
 ZH_NEW_GIVEN: Final = tuple("澄岚屿棠霁筠舟禾砚朔岑汀槿杳芷笙珩煦翊湛霏予琅粲蘅楹旸骞绾昱苒蓁")
+ZH_NEW_FEMALE: Final = tuple("嫣婉妍姝娅婵娴妗婳姣嫒媛瑶琬珺琇璎珞芷芙蕙茉薇菡蓉苓荔绮绫缦黛")
+ZH_NEW_MALE: Final = tuple("骁骞骅峻崚嶙峥钊铮锴铠镇戬毅弘彪焱燊晟昊昶柏桓栋楷澔瀚渤浚擎翀")
+# What in a given name says whose it is more often than not.
+ZH_WOMEN: Final = frozenset(
+    "娜芳秀英静丽艳娟霞玲桂燕莉婷雪琴晶倩颖珍淑贞惠雅彤萌芸芬香菲蓓苗萍茜莲荷菊蕾妍媛嫣娇姗姝娅婉婕怡欣梅兰红花"
+    "美好柔巧瑶琳璐瑾瑜珊玥琪"
+)
+ZH_MEN: Final = frozenset(
+    "伟强磊军洋勇杰涛刚辉建国华志浩宇轩博俊立健鹏飞龙斌彬凯帅旭东峰岩松柏林森江海宝庆福禄富贵荣昌盛隆德仁义礼信忠"
+    "毅坚钢铁栋梁卫保根金虎豹骏翔腾超明"
+)
 ZH_NEW_STREETS: Final = (
     "云溪",
     "松涛",

@@ -114,9 +114,9 @@ def read(text: str, words: Sequence[Word], *, strict: bool) -> Iterator[Hit]:
         if word.tag in _PLACES:
             surface = text[word.start : word.end]
             named = _BODIES.search(surface) is None
-            if named and (word.tag == "LOC" or strict or _HOUSE.search(surface)):
-                if not medical.is_medical_zh(surface, text[word.end : word.end + 4]):
-                    yield Hit(word.start, word.end, _PLACES[word.tag], 0.5)
+            counts = named and (word.tag == "LOC" or strict or _HOUSE.search(surface))
+            if counts and not medical.is_medical_zh(surface, text[word.end : word.end + 4]):
+                yield Hit(word.start, word.end, _PLACES[word.tag], 0.5)
         elif (end_at := _unseen(text, words, at)) is not None:
             yield Hit(word.start, words[end_at].end, "PERSON", 0.45)
             at = end_at

@@ -100,7 +100,6 @@ def _one_for_one(text: str) -> str | None:
 
 def _fold_lookalikes(text: str) -> str:
     """Fold look-alikes in words that hold Latin letters; length stays the same."""
-
     if not _STRANGE.search(text):
         return text
 

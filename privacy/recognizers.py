@@ -62,7 +62,9 @@ _WHEN: Final = regex.compile(
     r"diwali|hanukkah)",
     regex.IGNORECASE,
 )
-_LABELS: Final = frozenset("ssn iban mrn dob id ids url pin ip tv pt bot user".split())
+_LABELS: Final = frozenset(
+    ("ssn", "iban", "mrn", "dob", "id", "ids", "url", "pin", "ip", "tv", "pt", "bot", "user")
+)
 _EDGES: Final = " •\t\r\n.,;:!?()[]{}\"'’-–#*/"
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from privacy import known as columns
-from privacy import naming, recognizers
+from privacy import naming, recognizers, vocabulary
 from privacy.errors import Quarantined
 from privacy.lac import ModelFault
 from privacy.normalise import Normalised, known_script_share, normalise
@@ -33,8 +33,9 @@ from privacy.surrogates import Surrogates, count_han
 VERSION: Final = 2
 """Version of what this module does: its order, its policy, its verification."""
 _SOURCES: Final = (
-    "checksums", "dates", "known", "lac", "medical", "names", "naming", "naming_zh", "normalise", "patterns",
-    "recognizers", "scrub_models", "search", "spans", "structured", "surrogates",
+    "checksums", "dates", "known", "lac", "lean", "medical", "names", "naming", "naming_zh",
+    "normalise", "patterns", "patterns_dates", "patterns_numbers", "patterns_places",
+    "patterns_row", "recognizers", "scrub_models", "search", "spans", "structured", "surrogates",
     "unknown", "vocabulary",
 )  # fmt: skip
 MAX_CHARACTERS: Final = 20_000
@@ -205,11 +206,7 @@ class Scrubber:
     ) -> Iterator[tuple[Scrubbed | Quarantined, Sequence[Hit]]]:
         ready = [_guard(functools.partial(_prepare, *row)) for row in batch]
         read = self._read(ready)
-        found = [
-            held if isinstance(held, Quarantined) else _guard(functools.partial(self._find, *both))
-            for both in zip(ready, read, strict=True)
-            for held in [next((one for one in both if isinstance(one, Quarantined)), None)]
-        ]
+        found = [self._found(*both) for both in zip(ready, read, strict=True)]
         keep = self.profile == "clinical"
         own = [
             {} if isinstance(hits, Quarantined) else naming.known_names(item.copy.text, hits, keep)
@@ -237,6 +234,16 @@ class Scrubber:
         # One bad text must not take its neighbours along: find out which it is.
         alone = [_guard(functools.partial(self._engine.read, [text])) for text in texts]
         return [one if isinstance(one, Quarantined) else one[0] for one in alone]
+
+    def _found(
+        self, item: _Prepared | Quarantined, read: Artifacts | Quarantined
+    ) -> list[Hit] | Quarantined:
+        if isinstance(item, Quarantined):
+            return item
+        if isinstance(read, Quarantined):
+            return read
+        outcome: list[Hit] | Quarantined = _guard(functools.partial(self._find, item, read))
+        return outcome
 
     def _find(self, item: _Prepared, artifacts: Artifacts) -> list[Hit]:
         hits = list(recognizers.find(self._recognizers, item.copy.text, artifacts))
@@ -322,8 +329,8 @@ def _check_gone(surfaces: Iterable[str], output: str) -> None:
 def _digest(profile: Profile, language: Language, found_by: Sequence[Any], engine: Engine) -> str:
     """Digest everything that decides what is found and kept."""
     sources = hashlib.sha256()
-    for name in _SOURCES:
-        sources.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    for name in (*(f"{name}.py" for name in _SOURCES), *vocabulary.FILES):
+        sources.update(Path(__file__).with_name(name).read_bytes())
     described = {
         "version": VERSION,
         "profile": profile,

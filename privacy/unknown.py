@@ -17,98 +17,39 @@ from privacy import medical, names, search
 from privacy.spans import Hit
 from privacy.vocabulary import is_ordinary
 
+
+def _split(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _TOKEN: Final = regex.compile(
     r"(?V1)\p{Han}+|[[\p{L}\p{M}]--\p{Han}]+(?:['’´`.-][[\p{L}\p{M}]--\p{Han}]+)*|"
     r"\d[\d[\p{L}--\p{Han}]]*(?:[-/]\d[\d[\p{L}--\p{Han}]]*)*|[^\s\p{L}\d]"
 )
 _HAN: Final = regex.compile(r"\p{Han}")
-_JOINTS: Final = frozenset(
-    ["de", "la", "le", "du", "des", "di", "da", "do", "del", "della", "van", "von", "der", "den"]
-    + [
-        "of",
-        "and",
-        "&",
-        "the",
-        "y",
-        "e",
-        "i",
-        "und",
-        "et",
-        "en",
-        "al",
-        "el",
-        "bin",
-        "zu",
-        "sur",
-        "upon",
-    ]
+_JOINTS: Final = _split(
+    """
+    de la le du des di da do del della van von der den of and & the y e i und et en al el bin zu
+    sur upon
+    """
 )
-_ROOMS: Final = frozenset(
-    [
-        "apt",
-        "apartment",
-        "suite",
-        "ste",
-        "unit",
-        "floor",
-        "box",
-        "po",
-        "psc",
-        "apo",
-        "fpo",
-        "street",
-    ]
-    + [
-        "st",
-        "str",
-        "road",
-        "rd",
-        "avenue",
-        "ave",
-        "drive",
-        "dr",
-        "lane",
-        "ln",
-        "court",
-        "ct",
-        "way",
-    ]
-    + ["place", "square", "boulevard", "blvd", "terrace", "close", "crescent", "highway", "route"]
-    + [
-        "corner",
-        "ul",
-        "al",
-        "os",
-        "pl",
-        "rue",
-        "via",
-        "calle",
-        "rua",
-        "strasse",
-        "gate",
-        "u",
-        "rkp",
-        "plaza",
-        "avda",
-        "ap",
-        "ae",
-        "aa",
-        "nan",
-        "block",
-        "building",
-        "house",
-        "parkway",
-        "pkwy",
-        "circle",
-    ]
+_ROOMS: Final = _split(
+    """
+    apt apartment suite ste unit floor box po psc apo fpo street st str road rd avenue ave drive
+    dr lane ln court ct way place square boulevard blvd terrace close crescent highway route
+    corner ul al os pl rue via calle rua strasse gate u rkp plaza avda ap ae aa nan block
+    building house parkway pkwy circle
+    """
 )
-_NEVER: Final = frozenset(
-    "i a an the my your his her our their this that these those it he she we you they is are was "
-    "were be been do does did have has had can could will would shall should may might must not no "
-    "yes and or but if when where who what how why which while because since as at by for from in "
-    "into of on to up with about after before please thanks thank hi hello hey dear re id mr mrs ms "
-    "dr prof miss mx sir madam am pm ok bot user agent patient pt so then there here also just now "
-    "ssn iban mrn dob ip url tv usa ceo cfo phd md rn".split()
+_NEVER: Final = _split(
+    """
+    i a an the my your his her our their this that these those it he she we you they is are was
+    were be been do does did have has had can could will would shall should may might must not
+    no yes and or but if when where who what how why which while because since as at by for from
+    in into of on to up with about after before please thanks thank hi hello hey dear re id mr
+    mrs ms dr prof miss mx sir madam am pm ok bot user agent patient pt so then there here also
+    just now ssn iban mrn dob ip url tv usa ceo cfo phd md rn
+    """
 )
 _NO_NUMBER: Final = regex.compile(
     r"\s?(?:%|mg|mcg|ml|kg|cm|mm|years?|days?|weeks?|months?|times?)\b"
@@ -152,9 +93,15 @@ def find(text: str) -> Iterator[Hit]:
         if not tokens[at].seed:
             at += 1
             continue
-        first, last = _spread(text, tokens, at)
-        start, end = tokens[first].start, tokens[last].end
-        yield Hit(start, end, _kind(text[:start], tokens[first : last + 1]), 0.3, "unknown-word")
+        left, last = _spread(text, tokens, at)
+        start, end = tokens[left].start, tokens[last].end
+        yield Hit(
+            start,
+            end,
+            _kind(text[max(0, start - 20) : start], tokens[left : last + 1]),
+            0.3,
+            "unknown-word",
+        )
         at = last + 1
 
 
