@@ -25,6 +25,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "egress": ("verdict", "code"),
     "release-received": ("release_digest",),
     "privacy-audit": ("verdict", "effort", "epsilon", "delta"),
+    "serving": ("state", "condition", "engine", "input_policy", "output_policy"),
     "institution-joined": ("name",),
     "institution-revoked": ("name",),
     "run-started": ("institutions", "quorum"),
@@ -66,6 +67,10 @@ class Entry:
             return f"the gate let nothing out: {fields['code']}"
         if kind == "privacy-audit" and fields["verdict"] != "passed":
             return f"the audit of the software ended: {fields['verdict']}"
+        if kind == "serving" and fields["state"] == "rolled-back":
+            return "a release on trial was rolled back"
+        if kind == "serving" and fields["condition"] == "failing":
+            return "the service failed in this period"
         if kind == "update-rejected":
             return f"the update of {fields['institution']} was rejected: {fields['reason']}"
         if kind == "round-closed":

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from client import cli_audit
+from client import cli_audit, cli_keys
 
 app = typer.Typer(no_args_is_help=True)
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
@@ -243,6 +243,8 @@ def budget(directory: _DIR, as_json: _JSON = False) -> None:
 
 
 app.command("audit")(cli_audit.command)
+app.command("keys")(cli_keys.keys)
+app.command("feedback")(cli_keys.feedback)
 
 
 def _decide(directory: Path, run_name: str, decision: Literal["approved", "refused"]) -> None:

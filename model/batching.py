@@ -112,7 +112,7 @@ class Batch:
         self._model, self._base, self.shelf = model, base, shelf or Shelf(model)
         self._backbone = getattr(inner, inner.base_model_prefix)
         self._device = forward.device_of(model)
-        self._most, self._prefill = rows, prefill
+        self.rows, self.prefill = rows, prefill
         self._slab = Slab(inner.config, tokens=tokens, dtype=inner.dtype, device=self._device)
         # Rows that write their answer come first, then those whose conversation is being read.
         self._rows: list[_Row] = []
@@ -158,7 +158,7 @@ class Batch:
     def has_room(self, ask: Ask) -> bool:
         """Whether a conversation can join now."""
         width = max([ask.width, *(row.ask.width for row in self._rows)])
-        return len(self._rows) < self._most and self._slab.fits(len(self._rows) + 1, width)
+        return len(self._rows) < self.rows and self._slab.fits(len(self._rows) + 1, width)
 
     def admit(self, key: Hashable, ask: Ask) -> None:
         """Let a conversation join.
@@ -207,9 +207,9 @@ class Batch:
         parts: list[tuple[int, ...]] = []
         for place in range(self._writing, len(self._rows)):
             row = self._rows[place]
-            part = row.ask.ids[row.read : row.read + self._prefill]
+            part = row.ask.ids[row.read : row.read + self.prefill]
             wide = max(len(part), *map(len, parts), 0) if parts else len(part)
-            if parts and (len(parts) + 1) * wide > self._prefill:
+            if parts and (len(parts) + 1) * wide > self.prefill:
                 break
             chosen.append(place)
             parts.append(part)

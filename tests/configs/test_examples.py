@@ -11,10 +11,15 @@ from pydantic import BaseModel
 
 from configs.load import load
 from configs.run import Run, Table
+from configs.serving import Serving
 from configs.site import Site
 
 FOLDER = Path(__file__).parents[2] / "configs"
-EXAMPLES: list[tuple[str, type[Table]]] = [("run.example.toml", Run), ("site.example.toml", Site)]
+EXAMPLES: list[tuple[str, type[Table]]] = [
+    ("run.example.toml", Run),
+    ("serving.example.toml", Serving),
+    ("site.example.toml", Site),
+]
 # What has no value before a person gives it one.
 OPEN = {"model.digest"}
 # Where the example shows a value of its own because the default is empty or there is none.
