@@ -60,6 +60,12 @@ else
 		printf '  BENCH=%-16s%s\n' "$$(basename $$file .py)" "$$(sed -n '1s/^"""//p' $$file)"; done
 endif
 
+SOAK_MINUTES ?= 10
+
+.PHONY: soak
+soak: $(VENV)/.test ## Whether the service's memory stays flat (SOAK_MINUTES=10)
+	$(BIN)/python bench/serving.py --soak $(SOAK_MINUTES) --json
+
 .PHONY: clean
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -172,6 +173,7 @@ def create_app(
         per_minute=settings.access.per_minute,
         open_hosts=site.hosts,
         refused=service.metrics.refused_at_the_door,
+        patience=lambda: engine.load().patience,
     )
     return app
 
@@ -209,6 +211,7 @@ def serve(
         from client import swap
 
         reload = swap.reloader(read_settings, key)
+    share_time()
     with listen.bind(host, port) as listener:
         app = create_app(
             releases,
@@ -232,12 +235,21 @@ def serve(
             access_log=False,
             server_header=False,
             ws="none",
+            timeout_keep_alive=75,  # longer than a proxy keeps a connection that it means to use
             timeout_graceful_shutdown=int(settings.drain_s),
             ssl_certfile=settings.tls.certificate or None,
             ssl_keyfile=settings.tls.key or None,
         )
         with suppress(KeyboardInterrupt):
             _Server(config, running.service).run(sockets=[listener])
+
+
+def share_time() -> None:
+    """Let the engine's thread hand over to the web's sooner than Python does by itself (5 ms).
+
+    Else whoever comes in a rush, be it to be turned away, waits that long at every turn.
+    """
+    sys.setswitchinterval(0.001)
 
 
 class _Server(uvicorn.Server):

@@ -91,14 +91,16 @@ class EmbeddedEngine:
 
     def load(self) -> Load:
         """How busy the batch is."""
-        return Load(len(self._running), len(self._waiting), self._batch.held)
+        full = self._held >= self._most + self._batch.rows or self._stopped
+        patience = self._patience() if full else 0
+        return Load(len(self._running), len(self._waiting), self._batch.held, patience)
 
     async def answer(self, question: Question) -> AsyncGenerator[Part, None]:
         """Answer a question; see `question.Engine`."""
         ask, labels = await self._prepare(question)
         with self._lock:
-            if self._held >= self._most + self._batch.rows or self._stopped:
-                raise Busy(self._patience())
+            if patience := self.load().patience:
+                raise Busy(patience)
             self._held += 1
         loop = asyncio.get_running_loop()
         parts: asyncio.Queue[Part | Exception] = asyncio.Queue()

@@ -48,6 +48,7 @@ class Guard:
         per_minute: int,
         open_hosts: frozenset[str] = frozenset(),
         refused: Callable[[str], None] = lambda code: None,
+        patience: Callable[[], int] = lambda: 0,
     ) -> None:
         """Stand before `app`.
 
@@ -58,10 +59,12 @@ class Guard:
             per_minute: most requests of a caller whose key does not say otherwise.
             open_hosts: names beside the loopback ones under which it may be open to anyone.
             refused: told the code of every refusal.
+            patience: seconds until the engine has room, 0 if it has: in a rush a question is turned
+                away before its body is read, so that those who are answered do not pay for it.
         """
         self._app, self._keys, self._required = app, keys, required
         self._per_minute, self._open_hosts = per_minute, open_hosts
-        self._refused, self._limits = refused, Limits()
+        self._refused, self._limits, self._patience = refused, Limits(), patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request (ASGI)."""
@@ -111,6 +114,9 @@ class Guard:
         if wait:
             headers_ = {"retry-after": str(wait)}
             return _refusal(429, "rate_limit_exceeded", f"try again in {wait} s", headers_)
+        if scope["path"].endswith("/completions") and (wait := self._patience()):
+            headers_ = {"retry-after": str(wait)}
+            return _refusal(429, "busy", "the model is busy; try again shortly", headers_)
         scope["state"]["caller"] = caller
         return None
 

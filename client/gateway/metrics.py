@@ -96,6 +96,8 @@ class Metrics:
     def refused_at_the_door(self, code: str) -> None:
         """Count a request that never became a question."""
         self._refusals.labels(code).inc()
+        if code == "busy":
+            self.tally.outcomes.add("busy")
 
     def looked_up(self, *, found: bool) -> None:
         """Count a look into the cache."""

@@ -88,11 +88,13 @@ class Load:
         running: questions that are being answered.
         waiting: questions that wait for a place.
         cache_bytes: memory for keys and values.
+        patience: 0 if another question would be taken, else seconds until one may be.
     """
 
     running: int = 0
     waiting: int = 0
     cache_bytes: int = 0
+    patience: int = 0
 
 
 class Engine(Protocol):

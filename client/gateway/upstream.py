@@ -62,12 +62,13 @@ class UpstreamEngine:
 
     def load(self) -> Load:
         """Questions on their way; what waits there is not known here."""
-        return Load(running=self._running)
+        room = self._running < self._settings.rows + self._settings.queue
+        return Load(running=self._running, patience=0 if room else 1)
 
     async def answer(self, question: Question) -> AsyncGenerator[Part, None]:
         """Ask there; see `question.Engine`."""
-        if not self._running < self._settings.rows + self._settings.queue:
-            raise Busy(1)
+        if patience := self.load().patience:
+            raise Busy(patience)
         self._running += 1
         try:
             async with aclosing(self._ask(question)) as parts:
