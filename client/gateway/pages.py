@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -28,7 +28,8 @@ _HEADERS: Final = {
     "connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    # Not "no-referrer": browsers then send the forms of our own pages with the origin "null".
+    "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
 _Text = Annotated[str, Field(max_length=100_000)]
@@ -53,6 +54,10 @@ def router(service: Service, store: FeedbackStore | None, keys: KeyFile | None) 
     """The pages over one service; without a store nothing can be judged."""
     routes = APIRouter()
 
+    def page(name: str, **values: Any) -> HTMLResponse:
+        with_keys = keys is not None and bool(keys.rows()) and name != "sign-in.html"
+        return _page(name, reviews=store is not None, with_keys=with_keys, **values)
+
     @routes.get("/")
     async def front() -> Response:
         return RedirectResponse("/chat", status_code=303)
@@ -67,12 +72,12 @@ def router(service: Service, store: FeedbackStore | None, keys: KeyFile | None) 
     async def chat(request: Request) -> Response:
         may_judge = store is not None and "feedback" in request.state.caller.scopes
         models = service.routes.models
-        return _page("chat.html", models=models, other=models[-1], may_judge=may_judge)
+        return page("chat.html", models=models, other=models[-1], may_judge=may_judge)
 
     @routes.get("/sign-in")
     async def ask_for_key(request: Request) -> Response:
         to = "/feedback" if request.query_params.get("to") == "/feedback" else "/chat"
-        return _page("sign-in.html", to=to, wrong="wrong" in request.query_params)
+        return page("sign-in.html", to=to, wrong="wrong" in request.query_params)
 
     @routes.post("/sign-in")
     async def sign_in(request: Request) -> Response:
@@ -93,11 +98,13 @@ def router(service: Service, store: FeedbackStore | None, keys: KeyFile | None) 
         return answer
 
     if store is not None:
-        _add_feedback(routes, service, store)
+        _add_feedback(routes, service, store, page)
     return routes
 
 
-def _add_feedback(routes: APIRouter, service: Service, store: FeedbackStore) -> None:
+def _add_feedback(
+    routes: APIRouter, service: Service, store: FeedbackStore, page: Callable[..., HTMLResponse]
+) -> None:
     @routes.post("/v1/feedback")
     async def judge(said: FeedbackRequest, request: Request) -> Response:
         if said.person is not None and not said.consented:
@@ -123,7 +130,7 @@ def _add_feedback(routes: APIRouter, service: Service, store: FeedbackStore) -> 
     async def review() -> Response:
         rows = await asyncio.to_thread(store.rows, "new", most=_SHOWN)
         counts = await asyncio.to_thread(store.counts)
-        return _page("review.html", rows=rows, counts=counts)
+        return page("review.html", rows=rows, counts=counts)
 
     @routes.post("/feedback/{number}")
     async def decide(number: int, request: Request) -> Response:

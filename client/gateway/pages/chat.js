@@ -40,6 +40,7 @@ async function answer(side, model, signal) {
   const facts = side.querySelector(".facts");
   const began = performance.now();
   let first = 0;
+  let cut = "";
   let result = { id: "", model: model, text: "" };
   said.classList.add("waiting");
   try {
@@ -61,12 +62,13 @@ async function answer(side, model, signal) {
       for (const choice of event.choices) {
         if (choice.delta.content && !first) first = performance.now();
         result.text += choice.delta.content || "";
+        if (choice.finish_reason === "length") cut = ", cut at the longest answer";
       }
       said.textContent = result.text;
       if (event.usage) {
         const seconds = (performance.now() - began) / 1000;
         const start = first ? `, first words after ${((first - began) / 1000).toFixed(1)} s` : "";
-        facts.textContent = `${event.usage.completion_tokens} tokens in ${seconds.toFixed(1)} s${start}`;
+        facts.textContent = `${event.usage.completion_tokens} tokens in ${seconds.toFixed(1)} s${start}${cut}`;
       }
     }
     history.push({ role: "assistant", content: result.text });

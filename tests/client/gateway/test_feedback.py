@@ -131,6 +131,7 @@ def test_pages_fetch_nothing_from_elsewhere_and_run_no_script_of_others(client: 
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'")
         assert "unsafe" not in policy
+        assert answer.headers["referrer-policy"] == "same-origin"  # else forms have no origin
         assert " style=" not in answer.text
         assert " onclick=" not in answer.text
     assert client.get("/assets/base.html").status_code == 404
