@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,9 +21,10 @@ from model.shelf import Shelf
 from model.slab import Slab
 from model.spelling import Spelling
 
-# Chooses a row's next token from its logits, shape (vocabulary,), float32, and the tokens of its
-# conversation and answer so far; stands in for the choice by temperature.
-Sampler = Callable[[Tensor, Sequence[int]], int]
+# Chooses a row's next token from its logits, shape (vocabulary,), and the tokens of its answer so
+# far, without the conversation; stands in for the choice by temperature and top_p. A mark in the
+# text is such a choice. One for each answer: rows never share one.
+Sampler = Callable[[npt.NDArray[np.float32], Sequence[int]], int]
 Finish = Literal["stop", "length"]
 LONGEST_STOP: Final = 200
 
@@ -259,7 +262,7 @@ class Batch:
         pieces = []
         for row, token, own in zip(rows, likeliest, logits, strict=True):
             if row.ask.sampler is not None:
-                token = row.ask.sampler(own, (*row.ask.ids, *row.answer))
+                token = row.ask.sampler(own.cpu().numpy(), tuple(row.answer))
             elif row.ask.temperature > 0:
                 token = sample(own, temperature=row.ask.temperature, top_p=row.ask.top_p)
             pieces.append(self._write(row, int(token)))

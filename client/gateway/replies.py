@@ -54,6 +54,12 @@ class StreamOptions(Closed):
     include_usage: bool = False
 
 
+class StructuredOutputs(Closed):
+    """What the answer must be one of; the name is vLLM's."""
+
+    choice: Annotated[list[Label], Field(min_length=1, max_length=1000)]
+
+
 class _Asked(Closed):
     """What both kinds of request share."""
 
@@ -64,13 +70,18 @@ class _Asked(Closed):
     stream: bool = False
     stream_options: StreamOptions | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
-    guided_choice: Annotated[list[Label], Field(min_length=1, max_length=1000)] | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: Annotated[str, Field(max_length=200)] | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:
         """The texts before which the answer ends."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What the answer must be one of; empty if it is free."""
+        return tuple(self.structured_outputs.choice) if self.structured_outputs else ()
 
     @property
     def usage(self) -> bool:
@@ -106,7 +117,14 @@ class CompletionRequest(_Asked):
 
 FIELDS: Final = frozenset(
     name
-    for model in (ChatRequest, CompletionRequest, ChatMessage, TextPart, StreamOptions)
+    for model in (
+        ChatRequest,
+        CompletionRequest,
+        ChatMessage,
+        TextPart,
+        StreamOptions,
+        StructuredOutputs,
+    )
     for name in model.model_fields
 )
 

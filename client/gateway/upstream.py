@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,9 +72,17 @@ class UpstreamEngine:
             raise Busy(patience)
         self._running += 1
         try:
+            said = ""
             async with aclosing(self._ask(question)) as parts:
                 async for part in parts:
-                    yield part
+                    said += part.text
+                    if not question.choices:
+                        yield part
+                    elif part.finish is not None:
+                        # An engine that does not know the parameter may answer with anything.
+                        if said.strip() not in question.choices:
+                            raise Failed("no-choice")
+                        yield replace(part, text=said.strip(), finish="stop")
         except httpx.HTTPError:
             raise Failed("unreachable") from None
         finally:
@@ -124,7 +133,7 @@ class UpstreamEngine:
         if question.stops:
             body["stop"] = list(question.stops)
         if question.choices:
-            body["guided_choice"] = list(question.choices)
+            body["structured_outputs"] = {"choice": list(question.choices)}
         if question.raw:
             return "completions", {**body, "prompt": question.messages[0]["content"]}
         return "chat/completions", {**body, "messages": [dict(m) for m in question.messages]}

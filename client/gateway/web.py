@@ -81,7 +81,7 @@ async def _answer(
         asked.temperature,
         asked.top_p,
         asked.stops,
-        tuple(asked.guided_choice or ()),
+        asked.choices,
         raw,
     )
     envelope = Envelope(model, chat=not raw)

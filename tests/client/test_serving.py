@@ -246,6 +246,6 @@ def test_a_service_that_drains_is_not_ready_and_takes_nothing(client: Any, engin
 def test_labels_of_the_settings_close_every_chat(tmp_path: Path, engine: Fake) -> None:
     client = near(make_app(tmp_path, engine, engine={"labels": ["yes", "no"]}))
     client.post("/v1/chat/completions", json=ASK)
-    client.post("/v1/chat/completions", json={**ASK, "guided_choice": ["a", "b"]})
+    client.post("/v1/chat/completions", json={**ASK, "structured_outputs": {"choice": ["a", "b"]}})
     client.post("/v1/completions", json={"model": "r1", "prompt": "x"})
     assert [question.choices for question in engine.calls] == [("yes", "no"), ("a", "b"), ()]

@@ -17,7 +17,7 @@ from client.gateway.upstream import UpstreamEngine
 from configs.serving import EngineTable
 from tests.client.serving_world import SECRET, Fake, make_app
 
-ASKED = Question("r1", ({"role": "user", "content": SECRET},), stops=("x",), choices=("a", "b"))
+ASKED = Question("r1", ({"role": "user", "content": SECRET},), stops=("x",))
 
 
 def engine(handler: Any, **settings: Any) -> UpstreamEngine:
@@ -60,7 +60,7 @@ def test_a_stream_is_passed_on_word_by_word_with_its_counts() -> None:
     body = json.loads(seen[0].content)
     assert str(seen[0].url) == "http://up.example/v1/chat/completions"
     assert (body["model"], body["stream"], body["stop"]) == ("clinic", True, ["x"])
-    assert body["guided_choice"] == ["a", "b"]
+    assert "structured_outputs" not in body
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,25 @@ def test_its_refusals_become_ours_without_its_words(response: httpx.Response, fa
     assert SECRET not in str(caught.value)
     if isinstance(caught.value, Busy):
         assert caught.value.seconds == 7
+
+
+@pytest.mark.parametrize("words", [("ca", "rds "), ("a story about", " cards")])
+def test_an_answer_that_is_no_label_is_no_answer(words: tuple[str, str]) -> None:
+    seen: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content)["structured_outputs"])
+        said = events(*(choice(content=word) for word in words), choice("length"), "[DONE]")
+        return httpx.Response(200, content=said)
+
+    asked = Question("r1", ASKED.messages, choices=("cards", "loans"))
+    if words[0] == "ca":
+        (part,) = asyncio.run(parts(engine(answer), asked))
+        assert (part.text, part.finish) == ("cards", "stop")
+    else:
+        with pytest.raises(Failed):
+            asyncio.run(parts(engine(answer), asked))
+    assert seen == [{"choice": ["cards", "loans"]}]
 
 
 def test_who_cannot_be_reached_is_a_failure() -> None:
