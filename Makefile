@@ -101,6 +101,12 @@ images: ## The four container images from dist/kit, each built and tried (root, 
 	docker/images.sh
 	docker/try_networks.sh
 
+SOAK_MINUTES ?= 10
+
+.PHONY: soak
+soak: $(VENV)/.test ## Whether the service's memory stays flat (SOAK_MINUTES=10)
+	$(BIN)/python bench/serving.py --soak $(SOAK_MINUTES) --json
+
 .PHONY: clean
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -30,6 +30,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "trainer-started": ("network",),
     "access-refused": ("interface",),
     "privacy-audit": ("verdict", "effort", "epsilon", "delta"),
+    "serving": ("state", "condition", "engine", "input_policy", "output_policy"),
     "institution-joined": ("name",),
     "institution-revoked": ("name",),
     "institution-renewed": ("name",),
@@ -94,6 +95,10 @@ class Entry:
             return f"the audit of the software ended: {fields['verdict']}"
         if kind == "scrub-review" and fields["missed"]:
             return f"a reviewer found identifiers left in {fields['missed']} records"
+        if kind == "serving" and fields["state"] == "rolled-back":
+            return "a release on trial was rolled back"
+        if kind == "serving" and fields["condition"] == "failing":
+            return "the service failed in this period"
         if kind == "update-rejected":
             return f"the update of {fields['institution']} was rejected: {fields['reason']}"
         if kind == "round-closed":

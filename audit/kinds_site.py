@@ -111,6 +111,17 @@ KINDS: Mapping[str, Table] = {
             "report_digest": DIGEST,
         }
     ),
+    # A period of service of one release: no question, no user and no number of either.
+    "serving": Table(
+        {
+            "release_digest": DIGEST,
+            "state": OneOf(("started", "going", "rolled-back", "stopped")),
+            "engine": OneOf(("embedded", "upstream")),
+            "input_policy": OneOf(("off", "scrub", "refuse")),
+            "output_policy": OneOf(("off", "scrub")),
+            "condition": OneOf(("idle", "good", "strained", "failing")),
+        }
+    ),
 }
 IN_ROUND = frozenset({"dp-training", "egress"})
 IN_RUN = IN_ROUND | {

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client import cli_audit, cli_budget, cli_exchange, cli_renew, cli_scrub
+from client import cli_audit, cli_budget, cli_exchange, cli_keys, cli_renew, cli_scrub
 
 app = typer.Typer(no_args_is_help=True)
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
@@ -137,6 +137,8 @@ app.command("budget")(cli_budget.command)
 app.command("audit")(cli_audit.command)
 app.command("answer")(cli_exchange.command)
 app.command("renew")(cli_renew.command)
+app.command("keys")(cli_keys.keys)
+app.command("feedback")(cli_keys.feedback)
 
 
 def _decide(

@@ -249,7 +249,8 @@ def from_yaml(path: Path) -> tuple[EntityRecognizer, ...]:
         return tuple(_closed(recognizer) for recognizer in registry.recognizers)
     except Exception:
         raise PlanInvalid(
-            f"{path} cannot be read as Presidio recognisers; compare it with docs/deidentification.md"
+            f"{path} cannot be read as Presidio recognisers; compare it with "
+            "docs/deidentification.md"
         ) from None
 
 

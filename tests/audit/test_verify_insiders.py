@@ -351,6 +351,37 @@ def test_a_broadcast_logged_after_its_update_came_back_is_found(
     assert codes(judge(played.play().bundle())) == {("meaning", "mark-uncommitted")}
 
 
+def test_serving_a_release_that_the_coordinator_never_logged_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    served = {
+        "state": "started", "engine": "embedded", "input_policy": "off", "output_policy": "off",
+        "condition": "idle",
+    }  # fmt: skip
+
+    class Side(federate):  # type: ignore[misc]
+        digest = ONE
+
+        def cut(self, adapter: str) -> None:
+            super().cut(adapter)
+            digest = self.digest or self.released()
+            fields = {**served, "release_digest": digest}
+            self.sites["alpha"].log.append("serving", fields, run=RUN)
+
+        def released(self) -> str:
+            (event,) = self.coordinator.log.entries("release")
+            return str(event.event.fields["adapter_digest"])
+
+    class Honest(Side):
+        digest = ""
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    bad = judge(Side(tmp_path / "a").play().bundle())
+    assert codes(bad) == {("meaning", "release-unlogged")}
+    assert judge(Honest(tmp_path / "b").play().bundle()).ok
+
+
 def test_a_mark_committed_after_it_was_embedded_is_found(
     federate: Any, judge: Any, tmp_path: Path
 ) -> None:

@@ -11,12 +11,14 @@ from pydantic import BaseModel
 
 from configs.load import load
 from configs.run import Run, Table
+from configs.serving import Serving
 from configs.site import Site
 from configs.thresholds import Thresholds
 
 FOLDER = Path(__file__).parents[2] / "configs"
 EXAMPLES: list[tuple[str, type[Table]]] = [
     ("run.example.toml", Run),
+    ("serving.example.toml", Serving),
     ("site.example.toml", Site),
     ("thresholds.example.toml", Thresholds),
 ]
