@@ -16,7 +16,7 @@ _DIRECTORY = Annotated[
 def lock(directory: _DIRECTORY) -> None:
     """Lock the evidence keys under a passphrase (PKCS #8 with scrypt), in place.
 
-    Example: PRIVITY_PASSPHRASE_FILE=/run/secrets/clinic privity audit lock clinic-a
+    Example: privity audit lock clinic-a
 
     The passphrase is asked for, or is the first line of the file that PRIVITY_PASSPHRASE_FILE
     names; every later command needs it too. It is never an argument.

@@ -86,7 +86,10 @@ def ours(given: argparse.Namespace) -> Any:
     }
     settings = Serving.model_validate(values)
     return serving.create_app(
-        [release], key=key, load=lambda paths: serving._engine(paths, settings), settings=settings
+        [release],
+        key=key,
+        load=lambda paths, notary: serving._engine(paths, settings, notary),
+        settings=settings,
     )
 
 

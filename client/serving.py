@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from fastapi import FastAPI
 
 from audit import signing
 from audit.errors import AuditError
-from client import listen
+from client import listen, text_marking
 from client.errors import ClientError
 from client.folder import Folder
 from client.gateway import pages, web
@@ -34,6 +35,7 @@ from client.gateway.policy import Policy
 from client.gateway.question import Engine
 from client.gateway.routing import Rollback
 from client.gateway.service import Service
+from client.text_marking import Notary
 from configs.serving import Serving
 
 _FACTS_FILE: Final = "release.json"
@@ -58,6 +60,13 @@ class Site:
     def of(cls, folder: Folder, *, hosts: frozenset[str] = frozenset()) -> Site:
         """The service of an institution's folder."""
         return cls(folder, KeyFile(folder.path / "serving" / "keys.json"), hosts)
+
+    def notary(self, settings: Serving) -> Notary | None:
+        """Who marks and signs answers; another engine's choice of words cannot be marked."""
+        if self.folder is None:
+            return None
+        mark = settings.engine.mark_text and not settings.engine.upstream
+        return Notary.of(self.folder, mark=mark)
 
     def feedback(self, settings: Serving) -> FeedbackStore | None:
         """Where judgements are kept, if they are."""
@@ -98,7 +107,7 @@ def check_release(release: Path, key: Path) -> dict[str, Any]:
     return dict(facts)
 
 
-Loader = Callable[[Sequence[Path]], Engine]
+Loader = Callable[[Sequence[Path], Notary | None], Engine]
 Reloader = Callable[["Running"], Any]
 
 
@@ -126,7 +135,8 @@ def create_app(
     Args:
         releases: release folders, at least one; the first is what its users get.
         key: the coordinator's public release key.
-        load: gives the engine; called once, and only after every release verified.
+        load: gives the engine, from the releases and who marks and signs what they answer;
+            called once, and only after every release verified.
         settings: of the institution; None is the default of everything.
         site: where its keys, feedback and log are.
         reload: called at SIGHUP, to bring other releases in and out.
@@ -142,7 +152,8 @@ def create_app(
     names = {str(check_release(path, key)["release"]): path for path in releases}
     policy = Policy.load(settings.policy)
     store = site.feedback(settings)
-    engine = load(releases)
+    notary = site.notary(settings)
+    engine = load(releases, notary)
     journal = Journal(site.folder, settings, upstream=bool(settings.engine.upstream))
     journal.releases = {name: served(path) for name, path in names.items()}
 
@@ -151,7 +162,12 @@ def create_app(
         asyncio.get_running_loop().run_in_executor(None, journal.rolled_back, rollback.candidate)
 
     service = Service(
-        engine, settings, stable=next(iter(names)), policy=policy, on_rollback=rolled_back
+        engine,
+        settings,
+        stable=next(iter(names)),
+        policy=policy,
+        on_rollback=rolled_back,
+        record=None if notary is None else partial(text_marking.record, notary),
     )
     running = Running(service, engine, journal, names)
     # The interactive pages of the framework would fetch scripts from elsewhere.
@@ -216,7 +232,7 @@ def serve(
         app = create_app(
             releases,
             key=key,
-            load=lambda paths: _engine(paths, settings),
+            load=lambda paths, notary: _engine(paths, settings, notary),
             settings=settings,
             site=site,
             reload=reload,
@@ -265,7 +281,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _engine(releases: Sequence[Path], settings: Serving) -> Engine:
+def _engine(releases: Sequence[Path], settings: Serving, notary: Notary | None) -> Engine:
     if settings.engine.upstream:
         from client.gateway.upstream import UpstreamEngine
 
@@ -275,7 +291,8 @@ def _engine(releases: Sequence[Path], settings: Serving) -> Engine:
         return UpstreamEngine(settings.engine, names)
     from client import engine
 
-    return engine.load(releases, settings.engine)
+    held = None if notary is None else notary.held
+    return engine.load(releases, settings.engine, sampling=text_marking.sampling(held))
 
 
 def _lifespan(running: Running, settings: Serving, reload: Reloader | None) -> Any:

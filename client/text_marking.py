@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from audit import canonical, response, text_mark
 from audit.errors import AuditError
+from audit.signer import Signer
 from audit.text_mark import SCHEME, Sampler, TextKey
 from client.folder import Folder
 
@@ -89,20 +90,38 @@ def describe(held: TextKey | None, *, temperature: float) -> dict[str, Any]:
     return {"marked": True, "scheme": SCHEME, "key_id": held.id}
 
 
-def record(
-    folder: Folder, held: TextKey | None, *, release: str, answer: str, temperature: float
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Notary:
+    """Signs records of answers for one institution, with keys that were opened once.
+
+    Attributes:
+        institution: its name.
+        held: its text key; None where nothing is marked.
+        signer: its event key.
+    """
+
+    institution: str
+    held: TextKey | None
+    signer: Signer = field(repr=False)
+
+    @classmethod
+    def of(cls, folder: Folder, *, mark: bool) -> Notary:
+        """The notary of an institution's folder; makes its text key if it is to mark."""
+        return cls(folder.settings.name, key(folder) if mark else None, folder.keys().event)
+
+
+def record(notary: Notary, *, release: str, answer: str, temperature: float) -> dict[str, Any]:
     """The signed record of one answer: a DSSE envelope under the institution's event key.
 
     Guarantees: of the answer only its SHA-256 is in it, of the question nothing.
     """
     document: dict[str, canonical.JSON] = {
         "format": 1,
-        "institution": folder.settings.name,
+        "institution": notary.institution,
         "release": release,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "answer_digest": canonical.digest(answer.encode()),
-        "text_mark": describe(held, temperature=temperature),
+        "text_mark": describe(notary.held, temperature=temperature),
         "generated_by": "a language model",
     }
-    return response.seal(document, folder.keys().event)
+    return response.seal(document, notary.signer)

@@ -21,6 +21,7 @@ class EngineTable(Table):
     queue: Annotated[int, Field(ge=0, le=100_000)] = 64
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     labels: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    mark_text: bool = True
     upstream: Annotated[str, Field(pattern=r"^(https?://\S+)?$", max_length=2000)] = ""
     upstream_model: Annotated[str, Field(max_length=200)] = ""
     upstream_key: _Path = ""

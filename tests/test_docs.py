@@ -113,7 +113,10 @@ def test_the_check_of_commands_can_fail(wrong: str) -> None:
 
 def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = {tuple(word for word in words[1:3] if word.isalpha()) for words in _commands(text)}
+    named = {
+        tuple(word for word in words[1:3] if word.replace("-", "").isalpha())
+        for words in _commands(text)
+    }
     missing = set()
     for group in ("client", "server", "audit", "model"):
         command = _resolve(group)

@@ -163,15 +163,22 @@ class Envelope:
         self._chat = chat
         self._head = {"id": self.id, "created": int(time.time()), "model": model}
 
-    def whole(self, text: str, finish: Finish, counts: Mapping[str, int]) -> dict[str, Any]:
-        """An answer in one piece."""
+    def whole(
+        self,
+        text: str,
+        finish: Finish,
+        counts: Mapping[str, int],
+        record: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """An answer in one piece; `privity` holds its signed record, if there is one."""
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
         if self._chat:
             choice["message"] = {"role": "assistant", "content": text}
         else:
             choice["text"] = text
         kind = "chat.completion" if self._chat else "text_completion"
-        return {**self._head, "object": kind, "choices": [choice], "usage": dict(counts)}
+        more = {} if record is None else {"privity": dict(record)}
+        return {**self._head, "object": kind, "choices": [choice], "usage": dict(counts), **more}
 
     def opening(self) -> str:
         """The event that opens a stream of a chat; a completion has none."""
@@ -181,9 +188,15 @@ class Envelope:
         """The event for more text."""
         return self._event({"content": text} if self._chat else text)
 
-    def closing(self, finish: Finish, counts: Mapping[str, int] | None) -> str:
+    def closing(
+        self,
+        finish: Finish,
+        counts: Mapping[str, int] | None,
+        record: Mapping[str, Any] | None = None,
+    ) -> str:
         """The events that close a stream; the counts if they were asked for."""
-        events = self._event({} if self._chat else "", finish)
+        more = {} if record is None else {"privity": dict(record)}
+        events = self._event({} if self._chat else "", finish, more)
         if counts is not None:
             line = {**self._head, "object": self._kind, "choices": [], "usage": dict(counts)}
             events += f"data: {json.dumps(line)}\n\n"
@@ -198,7 +211,13 @@ class Envelope:
     def _kind(self) -> str:
         return "chat.completion.chunk" if self._chat else "text_completion"
 
-    def _event(self, said: dict[str, str] | str, finish: Finish | None = None) -> str:
+    def _event(
+        self,
+        said: dict[str, str] | str,
+        finish: Finish | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> str:
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
         choice["delta" if self._chat else "text"] = said
-        return f"data: {json.dumps({**self._head, 'object': self._kind, 'choices': [choice]})}\n\n"
+        line = {**self._head, "object": self._kind, "choices": [choice], **(more or {})}
+        return f"data: {json.dumps(line)}\n\n"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from client.gateway.answers import Answer, AnswerCache
 from client.gateway.metrics import Metrics
@@ -14,6 +15,8 @@ from client.gateway.policy import Policy, Refused
 from client.gateway.question import Busy, Engine, Failed, Part, Question, Unservable
 from client.gateway.routing import Rollback, Routes
 from configs.serving import Serving
+
+Record = Callable[..., Mapping[str, Any]]  # see `text_marking.record`
 
 _log = logging.getLogger("privity.serving")
 
@@ -45,6 +48,7 @@ class Service:
         stable: str,
         policy: Policy,
         on_rollback: Callable[[Rollback], None] = lambda rollback: None,
+        record: Record | None = None,
     ) -> None:
         """Set up.
 
@@ -54,7 +58,9 @@ class Service:
             stable: the release that is served; also what its users ask for by name.
             policy: on identifiers.
             on_rollback: told when the trial is rolled back.
+            record: signs what is known of an answer; None signs nothing.
         """
+        self._record = record
         self.engine, self.settings, self.policy = engine, settings, policy
         self._told = on_rollback
         self.draining = False
@@ -66,6 +72,18 @@ class Service:
             cached=lambda: len(self.cache),
             draining=lambda: self.draining,
             on_trial=self._on_trial,
+        )
+
+    def record(self, question: Question, answer: str) -> Mapping[str, Any] | None:
+        """The signed record that goes with an answer: who gave it, and whether it is marked."""
+        if self._record is None:
+            return None
+        # One of a few given answers is not written word by word, so nothing is marked.
+        bound = question.choices or (self.settings.engine.labels and not question.raw)
+        return self._record(
+            release=question.model,
+            answer=answer,
+            temperature=0.0 if bound else question.temperature,
         )
 
     def refresh(self) -> None:

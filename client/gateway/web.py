@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -102,7 +103,9 @@ async def _answer(
             return _refusal(fault)
         if asked.stream:
             gone.cancel()  # from here on the response itself notices
-            events = _events(envelope, part, parts, counts=asked.usage)
+            events = _events(
+                envelope, part, parts, counts=asked.usage, sign=partial(service.record, question)
+            )
             return StreamingResponse(
                 events, media_type="text/event-stream", headers={"cache-control": "no-store"}
             )
@@ -118,7 +121,8 @@ async def _answer(
         except Exception as fault:
             return _refusal(fault)
         counts = replies.usage(last.prompt_tokens, last.tokens)
-        body = envelope.whole(text, last.finish or "length", counts)
+        record = service.record(question, text)
+        body = envelope.whole(text, last.finish or "length", counts, record)
         return JSONResponse(body, headers={"cache-control": "no-store"})
     finally:
         for task in tasks:
@@ -133,14 +137,21 @@ async def _rest(part: Part, parts: AsyncGenerator[Part, None]) -> tuple[str, Par
 
 
 async def _events(
-    envelope: Envelope, first: Part, parts: Any, *, counts: bool
+    envelope: Envelope,
+    first: Part,
+    parts: Any,
+    *,
+    counts: bool,
+    sign: Callable[[str], Mapping[str, Any] | None],
 ) -> AsyncIterator[str]:
     async with aclosing(parts):
         if opening := envelope.opening():
             yield opening
         part = first
+        texts = []
         while True:
             if part.text:
+                texts.append(part.text)
                 yield envelope.piece(part.text)
             if part.finish is not None:
                 break
@@ -153,7 +164,7 @@ async def _events(
         # Let the answer be noted before the client hears that it is over.
         with suppress(StopAsyncIteration):
             await anext(parts)
-        yield envelope.closing(part.finish, usage)
+        yield envelope.closing(part.finish, usage, sign("".join(texts)))
 
 
 async def _gone(request: Request) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,11 @@ def test_a_zip_is_verified_like_a_folder(copied: Path, tmp_path: Path, account: 
     done = CliRunner().invoke(app, words, obj={"recompute": account})
     assert done.exit_code == 0, done.exception
     assert json.loads(done.stdout)["ok"] is True
+    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
+        largest = max(packed.infolist(), key=lambda info: info.compress_size)
     data = bytearray((tmp_path / "a.zip").read_bytes())
-    data[len(data) // 2] ^= 1
+    # Names and extra fields of a member's own header come before its bytes (APPNOTE 4.3.7).
+    lengths = struct.unpack_from("<HH", data, largest.header_offset + 26)
+    data[largest.header_offset + 30 + sum(lengths) + largest.compress_size // 2] ^= 1
     (tmp_path / "a.zip").write_bytes(bytes(data))
     assert CliRunner().invoke(app, words, obj={"recompute": account}).exit_code != 0

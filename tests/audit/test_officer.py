@@ -49,7 +49,7 @@ def test_a_sign_off_by_command_is_listed_and_found_to_fit(
     assert say("officer", tmp_path / "x", "--name", "../office")[0] == 2
     code, out, _ = say("sign-off", bundle, "--officer", desk, "--log", "alpha")
     assert code == 0
-    assert "reviewed  alpha 0 to 7  problems 0  verifier ok  fits" in out
+    assert "reviewed  alpha 0 to 8  problems 0  verifier ok  fits" in out
 
     code, out, _ = say("sign-off", bundle, "--officer", desk, "--log", "hub", "--last", 3,
                        "--objected")  # fmt: skip

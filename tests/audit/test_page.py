@@ -248,10 +248,10 @@ def test_what_a_visitor_types_is_escaped(client: TestClient) -> None:
 def test_the_entry_shows_a_proof_that_was_checked_and_the_command_that_checks_it_again(
     client: TestClient, federation: Any
 ) -> None:
-    text = client.get("/b/bundle/entry/hub/5").text
+    text = client.get("/b/bundle/entry/hub/6").text
 
     assert "The signature holds" in text
-    assert f"privity audit show {federation.root / 'bundle'} --entry hub:5" in text
+    assert f"privity audit show {federation.root / 'bundle'} --entry hub:6" in text
     assert "update-accepted" in text
 
 
@@ -360,12 +360,12 @@ def test_a_sign_off_is_signed_and_stands_in_the_officers_own_log(
 ) -> None:
     before = bundles.read(books[0].bundle.path).digest
     form = _form(client.get("/b/bundle/signoff").text)
-    asked = {"form": form, "log": "hub", "first": "0", "last": "13", "decision": "reviewed"}
+    asked = {"form": form, "log": "hub", "first": "0", "last": "15", "decision": "reviewed"}
     answer = client.post("/b/bundle/signoff", data=asked, headers={"Origin": BASE})
     assert answer.status_code == 303
 
     (signed,) = officer.listed(books[0].bundle)
-    assert (signed.log, signed.first, signed.last, signed.fits) == ("hub", 0, 13, True)
+    assert (signed.log, signed.first, signed.last, signed.fits) == ("hub", 0, 15, True)
     assert signed.problems == 1
     assert "yes, and only grew since" in client.get("/b/bundle/signoff").text
     assert bundles.read(books[0].bundle.path).digest == before

@@ -77,7 +77,7 @@ def make_app(
     return serving.create_app(
         releases or [root / name for name in names],
         key=root / "key.pub",
-        load=lambda paths: behind,
+        load=lambda paths, notary: behind,
         settings=Serving.model_validate(settings),
         site=site,
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from audit import signing
+from audit import response, signing
 from client import serving
 from client.errors import ClientError
 from client.gateway import guard
@@ -249,3 +251,44 @@ def test_labels_of_the_settings_close_every_chat(tmp_path: Path, engine: Fake) -
     client.post("/v1/chat/completions", json={**ASK, "structured_outputs": {"choice": ["a", "b"]}})
     client.post("/v1/completions", json={"model": "r1", "prompt": "x"})
     assert [question.choices for question in engine.calls] == [("yes", "no"), ("a", "b"), ()]
+
+
+def test_answers_come_with_a_record_that_the_institution_signed(
+    tmp_path: Path, federation: Callable[..., Any]
+) -> None:
+    folder = federation(("clinic-a",)).sites["clinic-a"]
+    site = serving.Site.of(folder)
+    public = folder.keys().event.public_key().public_bytes_raw()
+    client = near(make_app(tmp_path, Fake(), site=site))
+    for temperature, marked in ((0.0, False), (0.8, True)):
+        body = client.post("/v1/chat/completions", json={**ASK, "temperature": temperature}).json()
+        record = response.check(body["privity"], public, answer="the cards desk")
+        assert record["release"] == "r1"
+        assert record["text_mark"]["marked"] is marked
+        streamed = client.post(
+            "/v1/chat/completions", json={**ASK, "temperature": temperature, "stream": True}
+        ).text
+        last = json.loads(streamed.split("data: ")[-2])
+        again = response.check(last["privity"], public, answer="the cards desk")
+        assert again["text_mark"] == record["text_mark"]
+    # One of a few given answers leaves no word to choose; without a folder nobody signs.
+    bound = {**ASK, "temperature": 0.8, "structured_outputs": {"choice": ["the cards desk"]}}
+    body = client.post("/v1/chat/completions", json=bound).json()
+    assert response.check(body["privity"], public, answer="the cards desk")["text_mark"] == {
+        "marked": False,
+        "reason": "temperature 0 leaves no choice to mark",
+    }
+    assert (
+        "privity"
+        not in near(make_app(tmp_path, Fake())).post("/v1/chat/completions", json=ASK).json()
+    )
+
+
+def test_the_institution_can_leave_its_answers_unmarked(
+    tmp_path: Path, federation: Callable[..., Any]
+) -> None:
+    site = serving.Site.of(federation(("clinic-a",)).sites["clinic-a"])
+    client = near(make_app(tmp_path, Fake(), site=site, engine={"mark_text": False}))
+    body = client.post("/v1/chat/completions", json={**ASK, "temperature": 0.8}).json()
+    text = json.loads(base64.b64decode(body["privity"]["payload"]))["text_mark"]
+    assert text == {"marked": False, "reason": "this service has no text key"}

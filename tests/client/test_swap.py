@@ -52,7 +52,7 @@ def app(place: Path) -> Any:
     return serving.create_app(
         [make(place, "r1")],
         key=place / "key.pub",
-        load=lambda paths: engine.load(paths, settings),
+        load=lambda paths, notary: engine.load(paths, settings),
         settings=Serving(engine=settings),
     )
 

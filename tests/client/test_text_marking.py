@@ -54,9 +54,9 @@ def test_greedy_answers_are_not_marked_and_say_so(site: folder.Folder) -> None:
 
 
 def test_the_record_of_an_answer_is_signed_and_holds_only_its_digest(site: folder.Folder) -> None:
-    key = text_marking.key(site)
+    notary = text_marking.Notary.of(site, mark=True)
     answer = "Zebulon Quartermaine"
-    made = text_marking.record(site, key, release="r1", answer=answer, temperature=0.7)
+    made = text_marking.record(notary, release="r1", answer=answer, temperature=0.7)
     public = site.keys().event.public_key().public_bytes_raw()
     document = response.check(made, public, answer=answer)
     assert document["institution"] == "clinic-a"

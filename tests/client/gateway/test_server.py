@@ -45,7 +45,7 @@ def running(root: Path, engine: Fake, **more: Any) -> Iterator[tuple[str, Any]]:
         serve(server, sockets)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "_engine", lambda paths, settings: engine)
+        patch.setattr(serving, "_engine", lambda paths, settings, notary: engine)
         patch.setattr(uvicorn.Server, "run", run)
         thread = threading.Thread(
             target=lambda: serving.serve(
