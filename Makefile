@@ -45,7 +45,7 @@ check: $(VENV)/.test ## Format, lint, types, import contracts
 .PHONY: test
 test: $(VENV)/.test ## The whole suite, warnings as errors
 	$(BIN)/privity model pull smollm2-135m-instruct
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TEST_ARGS)
 
 .PHONY: faults
 faults: $(VENV)/.test ## Kill and cut off real processes in every phase (half an hour)

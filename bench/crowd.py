@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from configs.load import read_plan
 from privacy.wire import Answer, Message, Propose, Round, Update, pack, unpack
 from server import store
 from server.box import Box
+from server.marking import Copy
 from server.post import Post
 from server.progress import Progress
 from server.rounds import Conductor
@@ -129,6 +130,20 @@ class Street:
         self._asked.clear()
 
 
+class Unmarked:
+    """Sends everybody the same copy: marking needs a model, and is measured elsewhere."""
+
+    def __init__(self, start: dict[str, Any]) -> None:
+        self._copy = Copy(start, arrays_digest(start))
+
+    def commit(self, log: Log) -> None:
+        del log
+
+    def copies(self, log: Log, number: int, names: Sequence[str]) -> dict[str, Copy]:
+        del log, number
+        return dict.fromkeys(names, self._copy)
+
+
 def play(place: Path, *, count: int, megabytes: int, rounds: int) -> dict[str, Any]:
     """One run of the coordinator's own code with `count` made-up institutions."""
     hub = store.create(place / "hub", name="hub", host="127.0.0.1", port=8443, control_port=8444)
@@ -153,7 +168,8 @@ def play(place: Path, *, count: int, megabytes: int, rounds: int) -> dict[str, A
     state = create(hub.run(plan.run), plan, start)
     street = Post(Street(members), Box(state.path, hub.keys()), state)
     tell = Progress(state.path / "progress.jsonl")
-    conductor = Conductor(log, hub.witness(), state, parties, street, tell)
+    marking: Any = Unmarked(start)
+    conductor = Conductor(log, hub.witness(), state, parties, street, tell, marking)
     measure.resident()
     measure.forget_peak()
     before, began = measure.peak(), time.monotonic()

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench import measure  # first: it makes `audit` the package
+
+# isort: split
 from audit import text_mark
-from bench import measure
 from bench.measure import at_least, at_most
 from model import base as base_model
 from model import catalog, prompts

@@ -63,7 +63,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     stub: Any = ModuleType("client.engine")
 
-    def load(paths: list[Path], settings: Any) -> Fake:
+    def load(paths: list[Path], settings: Any, *, sampling: Any) -> Fake:
+        del sampling
         seen.extend(paths)
         return Fake()
 

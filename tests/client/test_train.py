@@ -107,6 +107,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> _Tiny:
     made = _Tiny()
     monkeypatch.setattr(adapter, "read", made.read)
     monkeypatch.setattr(adapter, "write", made.write)
+    monkeypatch.setattr(adapter, "columns", lambda model: 1 << 30)  # all of them
     return made
 
 
