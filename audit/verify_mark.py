@@ -101,7 +101,8 @@ def _check_starts(
 ) -> None:
     """Check that each site trained from its own marked copy of what the round started from.
 
-    Only the first round may start unmarked: its adapter is zero and can carry nothing.
+    Only the first round that was averaged may start unmarked: until then the adapter is zero and
+    can carry nothing.
     """
     log = evidence.coordinator
     inputs = {
@@ -116,7 +117,7 @@ def _check_starts(
         place = evidence.sites[name].place(accepted.fields["statement_index"])
         sent = copies.get((accepted.round or 0, name))
         if sent is None:
-            if accepted.round != 0:
+            if accepted.round != min(round_ for round_ in inputs if round_ is not None):
                 text = f"round {accepted.round} was sent to {name} without a logged mark"
                 found.add("meaning", "broadcast-unmarked", log.place(at), text)
             sent = at, inputs[accepted.round]

@@ -129,17 +129,21 @@ def _read(folder: Folder, invitation: Invitation, file: Path) -> tuple[Parcel, s
 def _answer(folder: Folder, asked: Parcel) -> tuple[Message | None, str]:
     """The cleared answer, or the word that leaves in its place."""
     from client import gate, runner
+    from client.cell import Cell
     from client.tasks import Tasks
 
     _check_newest(folder, asked)
+    trainer = Cell(folder)
     try:
         if asked.message is None or asked.message.kind not in _ANSWERS:
             raise EgressDenied("a question of an unknown kind came in")
-        given = Tasks(folder).answer(asked.message)
+        given = Tasks(folder, trainer).answer(asked.message)
     except Exception as fault:
         known = getattr(fault, "exit_code", None) is not None
         log.error("%s", fault if known else f"unforeseen {type(fault).__name__}")
         return None, str(runner.error_for(fault).reason)
+    finally:
+        trainer.stop()
     try:
         if border.clear(folder, given) is not None:
             gate.state_verdict(folder, "cleared", "none", given)

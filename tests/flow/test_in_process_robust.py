@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import tasks
+from client import trainer
 from privacy.wire import Message, Update, unpack
 from server.errors import ServerError
 
@@ -98,7 +98,7 @@ def test_a_round_whose_quorum_is_lost_for_good_is_skipped_and_said_everywhere(
 ) -> None:
     made = world()
     run = made.federation.run_file(rounds=2, quorum=2)
-    real, crashed = tasks.train, []
+    real, crashed = trainer.train, []
 
     def train(*given: Any, **more: Any) -> Any:
         if made.events("hub", "update-accepted") and not crashed:
@@ -106,7 +106,7 @@ def test_a_round_whose_quorum_is_lost_for_good_is_skipped_and_said_everywhere(
             raise ValueError("the second site's process is lost here")
         return real(*given, **more)
 
-    monkeypatch.setattr(tasks, "train", train)
+    monkeypatch.setattr(trainer, "train", train)
     with pytest.raises(ServerError, match="round 1 has 1 of 2"):
         made.train(run)
     made.connect()
