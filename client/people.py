@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import secrets
@@ -91,8 +92,9 @@ class Scrub:
 
     Attributes:
         notes: what passed.
-        people: everybody with a readable record, those included of whom nothing passed: how many
-            they are must not depend on what anybody's records say.
+        people: everybody with a readable record, those included of whom nothing passed, and whom
+            the reading counts besides: how many they are must not depend on what anybody's
+            records say.
         report: in counts.
         scrubber_digest: what scrubbed.
     """
@@ -104,12 +106,30 @@ class Scrub:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the site's records file as its settings say.
+    """Read the site's records file as its settings say, without whoever withdrew.
+
+    Of a prepared set everybody on its side is counted, whether or not anything of them was usable.
 
     Raises:
-        ClientError: missing, empty or unusable; nothing readable in it.
+        ClientError: missing, empty or unusable; nothing readable in it; a prepared set that was
+            changed (exit code 4), or whose preparation looked across persons (exit code 3).
     """
-    return records.read(folder.data, person_column=folder.settings.data.person_column)
+    from client import withdrawals
+    from client.prepare import sets
+
+    held = sets.holding(folder, folder.data)
+    reading = records.read(folder.data, person_column=folder.settings.data.person_column)
+    if held is not None:
+        if held.manifest["scope"] != "person":
+            raise ClientError(
+                f"{held.path} was prepared across persons, so that ε would not hold for one "
+                'person; prepare it again with scope = "person"',
+                code="prepared-across",
+                exit_code=3,
+            )
+        also = held.people().get(folder.data.stem, ())
+        reading = dataclasses.replace(reading, also=also)
+    return withdrawals.apply(folder, reading)
 
 
 def scrubber(folder: Folder) -> SiteScrubber:
@@ -175,7 +195,7 @@ def scrub(
         faults=dict(Counter(fault.code for fault in reading.faults)),
         unkeyed=reading.unkeyed,
     )
-    everybody = tuple(sorted({record.person for record in reading.records}))
+    everybody = tuple(sorted({*reading.also, *(record.person for record in reading.records)}))
     return Scrub(tuple(notes), everybody, report, tool.digest)
 
 

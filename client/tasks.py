@@ -21,7 +21,7 @@ from audit.digests import arrays_digest
 from audit.errors import StaleRequest
 from audit.events import Subject
 from audit.log import Log
-from client import decisions, evidence, people
+from client import decisions, evidence, lineage, people, withdrawals
 from client.border import spec
 from client.errors import ClientError
 from client.folder import Folder, Invitation
@@ -58,6 +58,7 @@ class _Loaded:
     base: Any
     model: Any = field(repr=False)
     people: tuple[Any, ...] = field(repr=False, default=())
+    withdrawn: int = 0
 
 
 class Tasks:
@@ -171,8 +172,10 @@ class Tasks:
         if self._load(plan, digest) != "none" or self._loaded is None:
             raise ClientError("the plan's model is not on this machine", code="model-missing")
         head = self._charge(plan, digest, header, log)
-        if not self._loaded.people:
+        withdrawn = withdrawals.stamp(folder)
+        if not self._loaded.people or self._loaded.withdrawn != withdrawn:
             self._loaded.people = self._open_records(plan, log)
+            self._loaded.withdrawn = withdrawn
         state_file = folder.run(plan.run) / "optimizer.safetensors"
         progress = folder.run(plan.run) / "progress.json"
 
@@ -261,8 +264,9 @@ class Tasks:
 
     def _open_records(self, plan: Plan, log: Log) -> tuple[Any, ...]:
         folder = self._folder
-        tool = people.scrubber(folder)
-        done = people.scrub(people.read(folder), tool, said=people.stated(folder))
+        tool, reading = people.scrubber(folder), people.read(folder)
+        lineage.remember(folder, plan.run, reading)
+        done = people.scrub(reading, tool, said=people.stated(folder))
         commitment = people.keep_report(folder, done.report)
         log.append(
             "pii-scrub",
