@@ -208,7 +208,7 @@ def _classes(written: Mapping[str, Sequence[Item]], labels: frozenset[str]) -> s
     spread = [n for n in total.values() if n]
     entropy = -sum(n / sum(spread) * math.log(n / sum(spread)) for n in spread)
     even = entropy / math.log(len(spread)) if len(spread) > 1 else 1.0
-    more = f" and {len(total) - _SHOWN} rarer ones" if len(total) > _SHOWN else ""
+    more = f", of which {len(total) - _SHOWN} rarer ones are not shown" if len(total) > _SHOWN else ""
     return (
         _bars([name[:28] for name in shown],
               tuple((side, [by_side[side][name] for name in shown]) for side in SIDES),
