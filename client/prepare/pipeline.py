@@ -115,6 +115,7 @@ def prepare(
         ClientError: the source cannot be used, nothing is left, or the name is taken.
     """
     draws = Draws.of(folder.pseudonym_secret())
+    name = sets.free_name(folder) if name is None else sets.checked(name)
     sets.root(folder).mkdir(mode=0o700, exist_ok=True)
     source = sources.read(
         path, recipe, key=draws.key, person_column=folder.settings.data.person_column, form=form,
@@ -166,7 +167,7 @@ def prepare(
         {code: len(gone) for code, gone in work.gone.items()}, len(across), lines, warnings,
     )  # fmt: skip
     made = sets.write(
-        folder, name or sets.free_name(folder), sides=written, people=people, facts=facts,
+        folder, name, sides=written, people=people, facts=facts,
         dropped=work.gone, report=page,
     )  # fmt: skip
     counts = {side: (len(written[side]), len(people[side])) for side in sides.SIDES}

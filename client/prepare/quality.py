@@ -171,6 +171,9 @@ def _lengths(before: Sequence[Record], after: Sequence[Record]) -> str:
         lengths = [len(r.instruction) + len(r.response) for r in records]
         counts.append([sum(a <= n < b for n in lengths) for a, b in itertools.pairwise(edges)])
     names = [f"{a}\u2013{b - 1}" for a, b in itertools.pairwise(edges)]
+    while len(names) > 1 and not counts[0][-1] + counts[1][-1]:
+        for column in (names, *counts):
+            column.pop()
     return _bars(names, (("read", counts[0]), ("in the set", counts[1])), "Records by length")
 
 
@@ -208,7 +211,9 @@ def _classes(written: Mapping[str, Sequence[Item]], labels: frozenset[str]) -> s
     spread = [n for n in total.values() if n]
     entropy = -sum(n / sum(spread) * math.log(n / sum(spread)) for n in spread)
     even = entropy / math.log(len(spread)) if len(spread) > 1 else 1.0
-    more = f", of which {len(total) - _SHOWN} rarer ones are not shown" if len(total) > _SHOWN else ""
+    more = (
+        f", of which {len(total) - _SHOWN} rarer ones are not shown" if len(total) > _SHOWN else ""
+    )
     return (
         _bars([name[:28] for name in shown],
               tuple((side, [by_side[side][name] for name in shown]) for side in SIDES),

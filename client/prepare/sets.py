@@ -87,12 +87,21 @@ def open_set(folder: Folder, name: str) -> Prepared:
     Raises:
         ClientError: there is none, or its manifest was changed (exit code 4).
     """
+    return _open(folder, root(folder) / checked(name))
+
+
+def checked(name: str) -> str:
+    """The name of a set, which is never taken for a path.
+
+    Raises:
+        ClientError: it is none.
+    """
     if not is_name(name):
         raise ClientError(
             "a set's name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit",
             code="bad-name",
         )
-    return _open(folder, root(folder) / name)
+    return name
 
 
 def holding(folder: Folder, data: Path) -> Prepared | None:
@@ -151,7 +160,7 @@ def write(
         "files": {part: draws.bytes_digest(data) for part, data in sorted(content.items())},
     }
     manifest["digest"] = _digest(draws, manifest)
-    target = root(folder) / name
+    target = root(folder) / checked(name)
     if (target / _MANIFEST).exists():
         there = open_set(folder, name)
         if there.digest != manifest["digest"]:

@@ -20,7 +20,7 @@ from configs.prepare import ChatTable, Recipe
 
 ROWS = [
     {"unit_id": "p1", "instruction": "Where is Zebulon's card?", "response": "lost", "age": 41},
-    {"unit_id": "p2", "instruction": "第二个问题 with a comma, and \"quotes\"", "response": "other"},
+    {"unit_id": "p2", "instruction": '第二个问题 with a comma, and "quotes"', "response": "other"},
     {"unit_id": 3, "instruction": "A third question\nof two lines", "response": "lost"},
 ]
 KEY = b"k" * 32
@@ -28,7 +28,12 @@ KEY = b"k" * 32
 
 def _read(path: Path | None, tmp_path: Path, recipe: Recipe | None = None, **more: Any) -> Any:
     return sources.read(
-        path, recipe or Recipe(), key=KEY, person_column="unit_id", draft=tmp_path / ".draft", **more
+        path,
+        recipe or Recipe(),
+        key=KEY,
+        person_column="unit_id",
+        draft=tmp_path / ".draft",
+        **more,
     )
 
 
@@ -153,9 +158,7 @@ def test_an_hl7_message_asks_about_its_report_and_knows_its_people(tmp_path: Pat
     (record,) = found.reading.records
     assert record.person == "77001"
     assert record.response == "Type 2 diabetes"
-    assert record.instruction.endswith(
-        "Glucose: 182 mg/dL\nFindings: Lungs are clear\nno effusion"
-    )
+    assert record.instruction.endswith("Glucose: 182 mg/dL\nFindings: Lungs are clear\nno effusion")
     assert ("name", "Ada Zebulon") in record.columns
     assert ("phone", "212-555-0101") in record.columns
     assert [(f.line, f.code) for f in found.reading.faults] == [(2, "no-response")]
@@ -189,7 +192,9 @@ def _database(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-QUERY = "select person as unit_id, ask as instruction, answer as response from notes order by person"
+QUERY = (
+    "select person as unit_id, ask as instruction, answer as response from notes order by person"
+)
 
 
 def test_a_query_of_sqlite_gives_records_and_changes_nothing(tmp_path: Path) -> None:
@@ -261,7 +266,7 @@ def postgres() -> Iterator[str]:
         except KeyError:
             pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
     with tempfile.TemporaryDirectory() as place:
-        os.chmod(place, 0o777)  # noqa: S103
+        os.chmod(place, 0o777)
         data, quiet = f"{place}/data", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
