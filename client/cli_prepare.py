@@ -83,6 +83,13 @@ def prepare(
     opened = folder.open_folder(directory)
     wanted = load(recipe, Recipe) if recipe is not None else Recipe()
     address = None if query is None else tables.database_url(url, url_file)
+    translate: Any = None
+    translators: tuple[str, ...] = ()
+    if wanted.augment.copies and wanted.augment.back_translation:
+        from model import translation
+
+        folders = (directory / place for place in wanted.augment.back_translation)
+        translate, translators = translation.there_and_back(*folders)
     done = pipeline.prepare(
         opened,
         source,
@@ -93,6 +100,8 @@ def prepare(
         encoding=encoding,
         url=address,
         query=query,
+        translate=translate,
+        translators=translators,
     )
     found = done.document()
     if as_json:

@@ -90,6 +90,7 @@ def prepare(
     url: str | None = None,
     query: str | None = None,
     translate: Translate | None = None,
+    translators: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Outcome:
     """Prepare a set from a source.
@@ -105,6 +106,7 @@ def prepare(
         url: a database.
         query: its statement.
         translate: says texts in other words, for the recipe's back-translation.
+        translators: digests of the models that do.
         progress: told of records done and of all.
 
     Guarantees: in scope "person", what of a person stands in the side that trains follows from
@@ -161,7 +163,7 @@ def prepare(
     people = {side: [p for p in everybody if stands[p] == side] for side in sides.SIDES}
     people["train"] += sorted({i.record.person for i in items if i.origin == "public"})
     warnings = _warnings(written, recipe, lines, source)
-    facts = _facts(source, recipe, earlier, written, people, work, draws)
+    facts = _facts(source, recipe, earlier, written, people, work, translators)
     page = quality.page(
         folder.settings.name, source, recipe, written, people, began,
         {code: len(gone) for code, gone in work.gone.items()}, len(across), lines, warnings,
@@ -336,7 +338,7 @@ def _apart(
 def _facts(
     source: Source, recipe: Recipe, earlier: sets.Prepared | None,
     written: Mapping[str, Sequence[Item]], people: Mapping[str, Sequence[str]], work: _Work,
-    draws: Draws,
+    translators: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     document = recipe.model_dump(mode="json")
     return {
@@ -356,9 +358,7 @@ def _facts(
         },
         "dropped": {code: len(lines) for code, lines in sorted(work.gone.items())},
         "faults": dict(sorted(Counter(f.code for f in source.reading.faults).items())),
-        "public_digest": draws.digest(
-            "public", *sorted(i.record.person for i in written["train"] if i.origin == "public")
-        ),
+        "translators": list(translators),
     }
 
 
