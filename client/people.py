@@ -127,6 +127,14 @@ def read(folder: Folder) -> Reading:
                 code="prepared-across",
                 exit_code=3,
             )
+        if folder.data.name != "train.jsonl":
+            # Which of its records are there depends on other persons, those that train among them.
+            raise ClientError(
+                f"{folder.data} was thinned out by what trains, so that ε would not hold for one "
+                f"person; use {held.path / 'train.jsonl'}, or a file of its own",
+                code="prepared-across",
+                exit_code=3,
+            )
         also = held.people().get(folder.data.stem, ())
         reading = dataclasses.replace(reading, also=also)
     return withdrawals.apply(folder, reading)

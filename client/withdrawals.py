@@ -48,9 +48,13 @@ def apply(folder: Folder, reading: Reading) -> Reading:
     """A reading without the records of those who withdrew; they stay counted.
 
     Raises:
-        ClientError: the list is damaged; unknown means no.
+        ClientError: the list is damaged, or lacks somebody of whom the log knows; unknown means no.
     """
     listed = _listed(folder)
+    with closing(folder.log()) as log:
+        said = {entry.event.fields["person_commitment"] for entry in log.entries("withdrawal")}
+    if not said <= {_commitment(digest, salt) for digest, salt in listed.items()}:
+        raise _damaged(_path(folder))
     if not listed:
         return reading
     draws = Draws.of(folder.pseudonym_secret())
@@ -114,7 +118,7 @@ def withdraw(folder: Folder, person: str) -> Withdrawal:
             mode=files.PRIVATE,
         )
     # Said again if the log missed it, such as after a fall between the two.
-    commitment = canonical.digest(canonical.encode({"person": digest, "salt": listed[digest]}))
+    commitment = _commitment(digest, listed[digest])
     with closing(folder.log()) as log:
         said = {entry.event.fields["person_commitment"] for entry in log.entries("withdrawal")}
         if commitment not in said:
@@ -133,6 +137,18 @@ def _in_records(folder: Folder, person: str) -> bool:
     return any(record.person == person for record in reading.records)
 
 
+def _commitment(digest: str, salt: str) -> str:
+    return canonical.digest(canonical.encode({"person": digest, "salt": salt}))
+
+
+def _damaged(path: Path) -> ClientError:
+    return ClientError(
+        f"{path} is damaged or too old; restore it from your newest backup, for without it nobody "
+        "can tell who withdrew",
+        code="withdrawals-damaged",
+    )
+
+
 def _path(folder: Folder) -> Path:
     return folder.path / "withdrawn.json"
 
@@ -146,9 +162,5 @@ def _listed(folder: Folder) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ClientError(
-            f"{path} is damaged; restore it from your backup, for without it nobody can tell who "
-            "withdrew",
-            code="withdrawals-damaged",
-        ) from None
+        raise _damaged(path) from None
     return listed

@@ -29,6 +29,10 @@ DOORS = {
     "peft": r"model/\w+\.py",
     "dp_accounting": r"privacy/plan\.py",
     "fastapi": r"client/serving\.py|audit/page\.py",
+    "datasketch": r"client/prepare/likeness\.py",
+    "openpyxl": r"client/prepare/tables\.py",
+    "pyarrow": r"client/prepare/tables\.py",
+    "sqlalchemy": r"client/prepare/tables\.py",
     "jinja2": r"audit/page\.py|model/template\.py",
 }
 

@@ -172,7 +172,8 @@ def _lengths(before: Sequence[Record], after: Sequence[Record]) -> str:
         counts.append([sum(a <= n < b for n in lengths) for a, b in itertools.pairwise(edges)])
     names = [f"{a}\u2013{b - 1}" for a, b in itertools.pairwise(edges)]
     while len(names) > 1 and not counts[0][-1] + counts[1][-1]:
-        for column in (names, *counts):
+        names.pop()
+        for column in counts:
             column.pop()
     return _bars(names, (("read", counts[0]), ("in the set", counts[1])), "Records by length")
 

@@ -386,6 +386,16 @@ def test_a_set_prepared_across_persons_is_not_trained_on(site: folders.Folder) -
     assert (fault.value.code, fault.value.exit_code) == ("prepared-across", 3)
 
 
+@pytest.mark.parametrize("side", ["validation", "test"])
+def test_a_side_that_was_thinned_out_by_training_is_not_trained_on(
+    site: folders.Folder, side: str
+) -> None:
+    _prepare(site, _many(), name="one")
+    with pytest.raises(ClientError) as fault:
+        people.read(_using(site, f"prepared/one/{side}.jsonl"))
+    assert (fault.value.code, fault.value.exit_code) == ("prepared-across", 3)
+
+
 def test_persons_of_whom_nothing_was_usable_still_count_in_training(site: folders.Folder) -> None:
     rows = [*_many(20), *(_row(f"e{n}", "<br>", "aaa") for n in range(20))]
     done = _prepare(site, rows, name="one")

@@ -139,10 +139,17 @@ def test_a_run_that_trained_without_a_readable_note_is_doubtful(site: folders.Fo
 
 def test_a_damaged_list_stops_everything(site: folders.Folder) -> None:
     withdrawals.withdraw(site, "zebulon-3")
-    (site.path / "withdrawn.json").write_text("{}")
-    with pytest.raises(ClientError) as fault:
-        people.read(site)
-    assert fault.value.code == "withdrawals-damaged"
+    path = site.path / "withdrawn.json"
+    older = path.read_text()
+    withdrawals.withdraw(site, "zebulon-4")
+    for content in ("{}", older, None):  # broken, restored from an old copy, gone
+        path.unlink()
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ClientError) as fault:
+            people.read(site)
+        assert fault.value.code == "withdrawals-damaged"
+        path.touch()
 
 
 @pytest.mark.parametrize("person", ["", "  ", "public:q1"])
