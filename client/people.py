@@ -22,6 +22,7 @@ from configs import files
 from privacy.errors import Quarantined
 
 if TYPE_CHECKING:
+    from client.prepare.sets import Prepared
     from model.base import Base
     from model.labels import Labels
     from model.prompts import Example
@@ -115,29 +116,42 @@ def read(folder: Folder) -> Reading:
             changed (exit code 4), or whose preparation looked across persons (exit code 3).
     """
     from client import withdrawals
+
+    held = prepared(folder)
+    reading = records.read(folder.data, person_column=folder.settings.data.person_column)
+    if held is not None:
+        reading = dataclasses.replace(reading, also=held.people().get("train", ()))
+    return withdrawals.apply(folder, reading)
+
+
+def prepared(folder: Folder) -> Prepared | None:
+    """The prepared set that the records file belongs to, if it does, fit to train on.
+
+    Raises:
+        ClientError: the set was changed (exit code 4), or what stands in the file depends on more
+            than each person's own records (exit code 3).
+    """
     from client.prepare import sets
 
     held = sets.holding(folder, folder.data)
-    reading = records.read(folder.data, person_column=folder.settings.data.person_column)
-    if held is not None:
-        if held.manifest["scope"] != "person":
-            raise ClientError(
-                f"{held.path} was prepared across persons, so that ε would not hold for one "
-                'person; prepare it again with scope = "person"',
-                code="prepared-across",
-                exit_code=3,
-            )
-        if folder.data.name != "train.jsonl":
-            # Which of its records are there depends on other persons, those that train among them.
-            raise ClientError(
-                f"{folder.data} was thinned out by what trains, so that ε would not hold for one "
-                f"person; use {held.path / 'train.jsonl'}, or a file of its own",
-                code="prepared-across",
-                exit_code=3,
-            )
-        also = held.people().get(folder.data.stem, ())
-        reading = dataclasses.replace(reading, also=also)
-    return withdrawals.apply(folder, reading)
+    if held is None:
+        return None
+    if held.manifest["scope"] != "person":
+        raise ClientError(
+            f"{held.path} was prepared across persons, so that ε would not hold for one "
+            'person; prepare it again with scope = "person"',
+            code="prepared-across",
+            exit_code=3,
+        )
+    if folder.data.name != "train.jsonl":
+        # Which of its records are there depends on other persons, those that train among them.
+        raise ClientError(
+            f"{folder.data} was thinned out by what trains, so that ε would not hold for one "
+            f"person; use {held.path / 'train.jsonl'}, or a file of its own",
+            code="prepared-across",
+            exit_code=3,
+        )
+    return held
 
 
 def scrubber(folder: Folder) -> SiteScrubber:

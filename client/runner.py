@@ -58,6 +58,9 @@ _WORDS = {
     "log-rolled-back": "evidence-inconsistent",
     "stale-request": "evidence-inconsistent",
     "all-quarantined": "data-not-usable",
+    "prepared-across": "data-not-usable",
+    "set-changed": "data-not-usable",
+    "withdrawals-damaged": "data-not-usable",
     "egress-denied": "refused-by-gate",
     "unknown-message": "unknown-message",
 }

@@ -102,6 +102,8 @@ class Tasks:
         if reason == "none" and not folder.data.is_file():
             reason = "records-missing"
         if reason == "none":
+            people.prepared(folder)  # before anything is charged
+        if reason == "none":
             reason = self._load(plan, digest)
         decision = decisions.read(folder, plan)
         if reason != "none":

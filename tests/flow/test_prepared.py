@@ -68,6 +68,27 @@ def test_a_person_who_withdraws_in_a_run_is_in_no_later_round_and_the_run_verifi
     assert found.ok, list(found.lines())
 
 
+def test_a_set_that_was_prepared_across_persons_costs_no_budget(world: Callable[..., Any]) -> None:
+    from server.errors import ServerError
+
+    made = world("clinic-a")
+    site = made.sites["clinic-a"]
+    recipe = Recipe.model_validate({"scope": "all"})
+    pipeline.prepare(site, site.data, recipe, name="one")
+    toml = site.path / "site.toml"
+    path = site.settings.data.path
+    toml.write_text(
+        toml.read_text().replace(f'path = "{path}"', 'path = "prepared/one/train.jsonl"')
+    )
+    made.sites["clinic-a"] = folders.open_folder(site.path)
+    made.connect()
+    with pytest.raises(ServerError):
+        made.train(made.federation.run_file(join_timeout_s=1))
+    assert made.wire.failures("clinic-a")
+    assert set(made.wire.failures("clinic-a")) == {"data-not-usable"}
+    assert made.spent("clinic-a").reserved == 0
+
+
 def _persons(site: folders.Folder) -> set[str]:
     from client.prepare import sets
 
