@@ -21,6 +21,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "approval": ("decision", "by"),
     "pii-scrub": ("profile",),
     "scrub-review": ("reviewer", "sampled", "accepted", "missed", "damaged", "miss_bound"),
+    "withdrawal": (),
     "budget-reserved": ("epsilon_before", "epsilon_after", "cap", "delta", "steps", "rounds"),
     "dp-training": ("noise_multiplier", "sample_rate", "steps", "clip_norm", "unit", "adjacency"),
     "egress": ("verdict", "code"),

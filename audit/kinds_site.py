@@ -35,6 +35,8 @@ KINDS: Mapping[str, Table] = {
             "report_digest": DIGEST,
         }
     ),
+    # That somebody withdrew, and nothing about whom: the site can show it with its salt.
+    "withdrawal": Table({"person_commitment": DIGEST}),
     "budget-reserved": Table(
         {
             "plan_digest": DIGEST,

@@ -19,12 +19,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-from client import frames
+from client import frames, withdrawals
 from client.cell_main import FAULTS
 from client.errors import ClientError
 from client.folder import Folder
 from client.frames import Frame
+from client.lineage import Lineage
 from client.people import Report
+from client.prepare import sets
 from client.trainer import ANSWERS, Arrays, Opened, Round
 from configs.run import Plan
 from model import catalog
@@ -43,6 +45,8 @@ _LINE = 500
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _COUNTED = re.compile(r"[A-Za-z0-9 _./-]{1,64}")
 _ROOM_BYTES = 1 << 20
+_PERSONS_BYTES = 1 << 30  # eight million persons
+_SET = re.compile(r"[a-z0-9][a-z0-9._-]{0,63} hmac-sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Cell:
         if self._loaded is not None and self._loaded[1] == digest and self._alive():
             return "none"
         self.stop()
-        self._records = _identity(self._folder.data)
+        self._records = self._seen()
         self._child = _Child(self._folder)
         facts = {"plan": plan.document(), "digest": digest}
         answer = self._ask(Frame("load", facts), "loaded").facts.get("answer")
@@ -120,21 +124,26 @@ class Cell:
         Raises:
             ClientError: the records cannot be used, or the child stopped.
         """
-        if self._opened and self._alive():
+        fresh = self._loaded is not None and self._records != self._seen()
+        if self._opened and self._alive() and not fresh:
             return None
-        if self._loaded is not None and self._records != _identity(self._folder.data):
-            # The child sees the file that was there when it started.
+        if self._loaded is not None and fresh:
+            # The child sees the files that were there when it started.
             plan, digest = self._loaded
             self.stop()
             self.load(plan, digest)
-        facts = self._ask(Frame("open"), "opened").facts
-        if facts.keys() != {"scrubber_digest", "report"}:
+        reply = self._ask(Frame("open"), "opened", most_bytes=_PERSONS_BYTES)
+        facts = reply.facts
+        if facts.keys() != {"scrubber_digest", "report", "sets"}:
+            raise self._strange()
+        if reply.arrays.keys() != {"persons"} or not _are_sets(facts["sets"]):
             raise self._strange()
         digest, report = facts["scrubber_digest"], _report(facts["report"])
         if report is None or type(digest) is not str or not _DIGEST.fullmatch(digest):
             raise self._strange()
+        persons = frames.digests(reply.arrays["persons"])
         self._opened = True
-        return Opened(digest, report)
+        return Opened(digest, report, Lineage(tuple(facts["sets"]), persons))
 
     def train(
         self, start: Arrays, state: Arrays | None, on_step: Callable[[int, int], None]
@@ -172,6 +181,10 @@ class Cell:
             self._child.stop()
         self._child = self._loaded = None
         self._opened = False
+
+    def _seen(self) -> tuple[int, ...]:
+        """Changes when the records, or the list of those who withdrew, are put anew."""
+        return _identity(self._folder.data) + _identity(withdrawals.list_file(self._folder))
 
     def _alive(self) -> bool:
         return self._child is not None and self._child.alive
@@ -289,6 +302,8 @@ def _view(folder: Folder) -> tuple[list[str], list[str], list[str]]:
     own = folder.path.absolute()
     scrub = folder.settings.scrub
     inside = [folder.data.absolute()] if folder.data.is_file() else []
+    around = (withdrawals.list_file(folder), *sets.beside(folder, folder.data))
+    inside += [path.absolute() for path in around if path.is_file()]
     for part in (scrub.lists, *(table.path for table in scrub.models)):
         path = (own / part).absolute()
         if part and path.exists():
@@ -312,6 +327,14 @@ def _identity(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_dev, found.st_ino
+
+
+def _are_sets(values: Any) -> bool:
+    return (
+        type(values) is list
+        and len(values) <= 1
+        and all(type(value) is str and _SET.fullmatch(value) for value in values)
+    )
 
 
 def _report(values: Any) -> Report | None:

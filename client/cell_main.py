@@ -22,7 +22,7 @@ _SET_PDEATHSIG = 1
 FAULTS = ("failed", "data-not-usable", "all-quarantined", "model-missing")
 _OF_RECORDS = frozenset(
     ("no-file", "unreadable", "empty", "unknown-kind", "not-utf-8", "not-json", "unknown-columns",
-     "no-records", "no-person-column")
+     "no-records", "no-person-column", "prepared-across", "set-changed", "withdrawals-damaged")
 )  # fmt: skip
 
 
@@ -101,11 +101,14 @@ def _answer(worker: Any, asked: Any, pipe: socket.socket) -> Any:
         return frames.Frame("loaded", {"answer": worker.load(plan, asked.facts["digest"])})
     if asked.kind == "open":
         opened = worker.open()
-        facts = opened and {
+        if opened is None:
+            return frames.Frame("opened")
+        facts = {
             "scrubber_digest": opened.scrubber_digest,
             "report": opened.report.document(),
+            "sets": list(opened.lineage.sets),
         }
-        return frames.Frame("opened", facts or {})
+        return frames.Frame("opened", facts, {"persons": frames.numbers(opened.lineage.persons)})
     state = _part(asked.arrays, "state") if asked.facts["state"] else None
 
     def on_step(done: int, total: int) -> None:

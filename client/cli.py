@@ -11,7 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client import cli_audit, cli_budget, cli_exchange, cli_keys, cli_renew, cli_scrub
+from client import (
+    cli_audit,
+    cli_budget,
+    cli_exchange,
+    cli_keys,
+    cli_prepare,
+    cli_renew,
+    cli_scrub,
+)
 
 app = typer.Typer(no_args_is_help=True)
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
@@ -71,6 +79,8 @@ def doctor(directory: _DIR, as_json: _JSON = False) -> None:
         raise typer.Exit(2)
 
 
+app.command("prepare")(cli_prepare.prepare)
+app.command("withdraw")(cli_prepare.withdraw)
 app.command("scrub")(cli_scrub.scrub)
 app.command("review")(cli_scrub.review)
 app.command("deid")(cli_scrub.deid)

@@ -91,11 +91,14 @@ def _keys(folder: Folder) -> str:
 
 
 def _records(folder: Folder) -> str | Check:
+    from client import people
+
     data = folder.data
     if not data.is_file():
         raise ClientError(f"{data} does not exist; set data.path in site.toml")
     if not os.access(data, os.R_OK):
         raise ClientError(f"{data} cannot be read; correct its permissions")
+    people.prepared(folder)
     if data.stat().st_mode & 0o007:
         return Check("WARN", "records", f"{data.name} is readable by everybody",
                      f"chmod o-rwx {data}")  # fmt: skip

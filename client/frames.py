@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -20,6 +22,7 @@ from client.errors import ClientError
 HEAD_BYTES = 1 << 20
 _LENGTHS = struct.Struct(">IQ")
 _PART_BYTES = 1 << 20
+_KEYED = "hmac-sha256:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,25 @@ class Frame:
     kind: str
     facts: Mapping[str, Any] = field(repr=False, default_factory=dict)
     arrays: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+
+def numbers(digests: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Keyed digests as an array of their bytes, shape (count, 32)."""
+    packed = b"".join(bytes.fromhex(digest.removeprefix(_KEYED)) for digest in digests)
+    return np.frombuffer(packed, np.uint8).astype(np.float32).reshape(len(digests), 32)
+
+
+def digests(array: Any) -> tuple[str, ...]:
+    """The keyed digests in an array of `numbers`.
+
+    Raises:
+        ClientError: it is none.
+    """
+    if array.ndim != 2 or array.shape[1] != 32 or array.dtype != np.float32:
+        raise strange()
+    if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
+        raise strange()
+    return tuple(_KEYED + bytes(row.astype(np.uint8)).hex() for row in array)
 
 
 def send(pipe: socket.socket, frame: Frame) -> None:

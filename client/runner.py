@@ -62,6 +62,9 @@ _WORDS = {
     "all-quarantined": "data-not-usable",
     "data-not-usable": "data-not-usable",
     "trainer-stopped": "runner-stopped",
+    "prepared-across": "data-not-usable",
+    "set-changed": "data-not-usable",
+    "withdrawals-damaged": "data-not-usable",
     "egress-denied": "refused-by-gate",
     "unknown-message": "unknown-message",
 }

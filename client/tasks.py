@@ -19,7 +19,7 @@ from audit.digests import arrays_digest
 from audit.errors import StaleRequest
 from audit.events import Subject
 from audit.log import Log
-from client import border, decisions, evidence, people
+from client import border, decisions, evidence, lineage, people, withdrawals
 from client.border import spec
 from client.cell import Cell
 from client.errors import ClientError
@@ -95,6 +95,7 @@ class Tasks:
         if reason == "none" and not folder.data.is_file():
             reason = "records-missing"
         if reason == "none":
+            withdrawals.check(folder)  # before anything is charged
             reason = self._trainer.load(plan, digest)
         decision = decisions.read(folder, plan)
         if reason != "none":
@@ -177,6 +178,7 @@ class Tasks:
         if self._trainer.load(plan, digest) != "none":
             raise ClientError("the plan's model is not on this machine", code="model-missing")
         self._state_trainer(plan, log)
+        withdrawals.check(folder)
         head = self._charge(plan, digest, header, log)
         self._open_records(plan, log)
         state_file = folder.run(plan.run) / "optimizer.safetensors"
@@ -268,6 +270,7 @@ class Tasks:
         opened = self._trainer.open()
         if opened is None:
             return
+        lineage.remember(folder, plan.run, opened.lineage)
         commitment = people.keep_report(folder, opened.report)
         log.append(
             "pii-scrub",

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from client import border, people
+from client import border, lineage, people, withdrawals
 from client.border import spec
 from client.errors import ClientError
 from client.folder import Folder
+from client.lineage import Lineage
 from client.people import Report
 from client.train import Float32, examine, labels_of, train
 from configs.run import Plan
@@ -34,6 +35,7 @@ class Opened:
 
     scrubber_digest: str
     report: Report = field(repr=False)
+    lineage: Lineage = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,14 @@ class Trainer:
         self._base: Any = None
         self._model: Any = None
         self._people: tuple[Any, ...] = ()
+        self._withdrawn = 0
 
     def load(self, plan: Plan, digest: str) -> str:
-        """See `Trains`."""
+        """See `Trains`.
+
+        Raises:
+            ClientError: the records are a prepared set that is not fit to train on.
+        """
         if self._digest == digest:
             return "none"
         from model import adapter, catalog
@@ -113,6 +120,7 @@ class Trainer:
         except UnsupportedModel as fault:
             terminal.error("%s", fault)
             return "model-not-available"
+        people.prepared(self._folder)
         self._base, self._digest, self._plan = base, digest, plan
         return "none"
 
@@ -123,19 +131,19 @@ class Trainer:
             ClientError: the records cannot be used.
         """
         plan = self._loaded()
-        if self._people:
+        folder, withdrawn = self._folder, withdrawals.stamp(self._folder)
+        if self._people and self._withdrawn == withdrawn:
             return None
-        folder = self._folder
-        done = people.scrub(
-            people.read(folder), people.scrubber(folder), said=people.stated(folder)
-        )
+        reading = people.read(folder)
+        done = people.scrub(reading, people.scrubber(folder), said=people.stated(folder))
         self._people = people.group(
             done,
             self._base,
             max_tokens=plan.training.max_tokens,
             labels=labels_of(plan, self._base),
         )
-        return Opened(done.scrubber_digest, done.report)
+        self._withdrawn = withdrawn
+        return Opened(done.scrubber_digest, done.report, lineage.of(folder, reading))
 
     def train(
         self, start: Arrays, state: Arrays | None, on_step: Callable[[int, int], None]

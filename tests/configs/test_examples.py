@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from configs.load import load
+from configs.prepare import Recipe
 from configs.run import Run, Table
 from configs.serving import Serving
 from configs.site import Site
@@ -21,6 +22,7 @@ EXAMPLES: list[tuple[str, type[Table]]] = [
     ("serving.example.toml", Serving),
     ("site.example.toml", Site),
     ("thresholds.example.toml", Thresholds),
+    ("prepare.example.toml", Recipe),
 ]
 # What has no value before a person gives it one.
 OPEN = {"model.digest"}
