@@ -238,6 +238,48 @@ def test_replaced_records_are_what_the_next_run_reads(federation: Callable[..., 
 # -- where it cannot be cut off -------------------------------------------------------------------
 
 
+def test_who_withdraws_is_gone_when_records_are_opened_next_and_the_note_names_the_rest(
+    federation: Callable[..., Any],
+) -> None:
+    from client import people, withdrawals
+
+    made = federation(("clinic-a",))
+    made.set("clinic-a", language="en")
+    plan, digest = _plan(made)
+    site = made.sites["clinic-a"]
+    persons = sorted({record.person for record in people.read(site).records})
+    trainer = Cell(site)
+    try:
+        assert trainer.load(plan, digest) == "none"
+        first = trainer.open()
+        assert first is not None
+        assert len(first.lineage.persons) == len(persons)
+        withdrawals.withdraw(site, persons[0])
+        second = trainer.open()
+        assert second is not None
+        assert set(second.lineage.persons) < set(first.lineage.persons)
+        assert len(second.lineage.persons) == len(persons) - 1
+        assert second.report.records < first.report.records
+        assert trainer.open() is None
+    finally:
+        trainer.stop()
+
+
+def test_digests_come_back_from_numbers_and_nothing_else_is_taken_for_them() -> None:
+    known = tuple("hmac-sha256:" + digit * 64 for digit in "09af")
+    assert frames.digests(frames.numbers(known)) == known
+    assert frames.digests(frames.numbers(())) == ()
+    for wrong in (
+        np.zeros((1, 31), np.float32),
+        np.zeros((1, 32), np.float64),
+        np.full((1, 32), 0.5, np.float32),
+        np.full((1, 32), 256, np.float32),
+        np.full((1, 32), np.nan, np.float32),
+    ):
+        with pytest.raises(ClientError):
+            frames.digests(wrong)
+
+
 @pytest.fixture
 def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that does not know the child's architecture, and so makes no namespaces."""
