@@ -146,7 +146,12 @@ class Cell:
         return Opened(digest, report, Lineage(tuple(facts["sets"]), persons))
 
     def train(
-        self, start: Arrays, state: Arrays | None, on_step: Callable[[int, int], None]
+        self,
+        start: Arrays,
+        state: Arrays | None,
+        on_step: Callable[[int, int], None],
+        *,
+        before: int = 0,
     ) -> Round:
         """See `client.trainer.Trains`.
 
@@ -157,7 +162,7 @@ class Cell:
         arrays |= {f"state/{name}": array for name, array in (state or {}).items()}
         most = 8 * sum(array.nbytes for array in start.values()) + _ROOM_BYTES
         steps = self._loaded[0].steps_per_round if self._loaded else 0
-        frame = Frame("train", {"state": state is not None}, arrays)
+        frame = Frame("train", {"state": state is not None, "before": before}, arrays)
         told = 0
         reply = self._ask(frame, "trained", "step", most_bytes=most)
         while reply.kind == "step":

@@ -114,7 +114,8 @@ def _answer(worker: Any, asked: Any, pipe: socket.socket) -> Any:
     def on_step(done: int, total: int) -> None:
         frames.send(pipe, frames.Frame("step", {"step": done, "steps": total}))
 
-    done = worker.train(_part(asked.arrays, "start"), state, on_step)
+    before = int(asked.facts["before"])
+    done = worker.train(_part(asked.arrays, "start"), state, on_step, before=before)
     arrays = {f"delta/{name}": array for name, array in done.delta.items()}
     arrays |= {f"state/{name}": array for name, array in done.state.items()}
     return frames.Frame("trained", {}, arrays)

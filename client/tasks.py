@@ -188,7 +188,9 @@ class Tasks:
             document = {"round": header.round, "step": done, "steps": total}
             files.replace(progress, json.dumps(document).encode(), mode=files.PRIVATE)
 
-        trained = self._trainer.train(start, _read_state(state_file), on_step)
+        # By the round's number: a site that joined late, or failed once, is no steps behind.
+        before = header.round * plan.steps_per_round
+        trained = self._trainer.train(start, _read_state(state_file), on_step, before=before)
         cleared = clear(
             trained.delta,
             shapes=border.shapes_of(folder, plan),

@@ -18,7 +18,7 @@ from client.errors import ClientError
 from client.folder import Folder
 from client.lineage import Lineage
 from client.people import Report
-from client.train import Float32, examine, labels_of, train
+from client.train import Float32, examine, labels_of, schedule, train
 from configs.run import Plan
 from privacy.errors import UnsupportedModel
 
@@ -60,9 +60,17 @@ class Trains(Protocol):
         """Read and scrub the records for the loaded plan; None if that was done before."""
 
     def train(
-        self, start: Arrays, state: Arrays | None, on_step: Callable[[int, int], None]
+        self,
+        start: Arrays,
+        state: Arrays | None,
+        on_step: Callable[[int, int], None],
+        *,
+        before: int = 0,
     ) -> Round:
-        """One round of the loaded plan over the opened records, from the adapter `start`."""
+        """One round of the loaded plan over the opened records, from the adapter `start`.
+
+        `before` is how many noisy steps of the run earlier rounds had.
+        """
 
 
 class Trainer:
@@ -146,7 +154,12 @@ class Trainer:
         return Opened(done.scrubber_digest, done.report, lineage.of(folder, reading))
 
     def train(
-        self, start: Arrays, state: Arrays | None, on_step: Callable[[int, int], None]
+        self,
+        start: Arrays,
+        state: Arrays | None,
+        on_step: Callable[[int, int], None],
+        *,
+        before: int = 0,
     ) -> Round:
         """See `Trains`.
 
@@ -164,6 +177,7 @@ class Trainer:
             labels=labels_of(plan, self._base),
             chunk_tokens=self._folder.settings.runtime.chunk_tokens,
             state=state and {name: torch.from_numpy(np.array(a)) for name, a in state.items()},
+            pace=schedule(plan, before=before),
             on_step=on_step,
         )
         kept = {name: np.array(tensor.numpy(), order="C") for name, tensor in trained.state.items()}
