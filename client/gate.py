@@ -48,11 +48,13 @@ class GatedNodeState(InMemoryNodeState):
         self._taken: dict[str, float] = {}
         self._answered: set[str] = set()
         self.active_at = time.monotonic()
+        self.joined = False  # whether the coordinator's yes has been heard
 
     def set_node_id(self, node_id: int | None) -> None:
         """Remember the identifier on disk too, so that a successor can release it."""
         super().set_node_id(node_id)
         if node_id is not None:
+            self.joined = True
             identity.remember(self._folder, node_id)
 
     def store_message(self, message: FlowerMessage) -> str | None:

@@ -101,7 +101,9 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
                 runtime_dependency_install=False,
             )
         except SystemExit as ended:
-            if ended.code in (0, None):  # else the mark of a killed predecessor is needed still
+            # Who left by itself took back what the coordinator holds of it. Who was stopped while
+            # joining may be held there without knowing: the mark lets its successor release it.
+            if ended.code in (0, None) and state.state().joined:
                 identity.forget(folder)
             if runner.lost:
                 raise ClientError(

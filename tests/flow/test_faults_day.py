@@ -60,7 +60,10 @@ def test_an_institution_that_is_killed_is_back_within_ten_seconds(day: Field) ->
             lambda: "joining" in (day.machine.logs / f"clinic-a-{day.starts}.log").read_text(),
             "joining",
         )
-        assert day.back("clinic-a", since=time.time()) < 10, number
+        joining = time.time()
+        # A look a moment before may have been the predecessor's: two beats are the new one's.
+        assert day.back("clinic-a", since=joining) < 10, number
+        day.back("clinic-a", since=time.time() + 2)
 
 
 def test_a_revoked_institution_is_shut_out_within_a_minute_while_it_runs(day: Field) -> None:
