@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from audit import bundle as bundles
-from audit import canonical, dsse, events, merkle, note, tiles
+from audit import dsse, events, merkle, note, tiles
 from audit.bundle import Bundle, Source
 from audit.entries import Entry, Proven
 from audit.errors import AuditError
+from audit.receipt import Receipt
 
 _TILE_HEIGHT = 8  # a hash tile holds 2**8 hashes
 
@@ -45,8 +46,7 @@ class Exact:
     @property
     def receipt(self) -> str:
         """The text of a c2sp.org/tlog-proof@v1 file about this entry."""
-        hashes = "".join(f"{canonical.to_base64(item)}\n" for item in self.proven.proof)
-        return f"c2sp.org/tlog-proof@v1\nindex {self.proven.index}\n{hashes}\n{self.checkpoint}"
+        return str(Receipt(self.proven.index, tuple(self.proven.proof), self.checkpoint))
 
 
 def logs(bundle: Bundle) -> Mapping[str, tuple[str, Source]]:
