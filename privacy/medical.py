@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from privacy.names import COMMON_SURNAMES, FEMALE, MALE, ZH_SURNAMES
+from privacy.names import COMMON_SURNAMES, FEMALE, MALE, ZH_DOUBLE_SURNAMES, ZH_SURNAMES
 from privacy.vocabulary import is_medical_word, is_ordinary
 
 
@@ -193,7 +193,9 @@ def is_medical_zh(phrase: str, following: str = "") -> bool:
     if phrase.startswith(_ZH) or _ZH_EPONYM.match(phrase):
         return True
     # 王桂芬 is a woman and 布洛芬 a drug: a surname in front decides.
-    named = phrase[0] in ZH_SURNAMES and len(phrase) == 3 and phrase[-1] in "芬素韦铂"
+    given = len(phrase) - (2 if phrase[:2] in ZH_DOUBLE_SURNAMES else 1)
+    surname = phrase[0] in ZH_SURNAMES or phrase[:2] in ZH_DOUBLE_SURNAMES
+    named = surname and given in {1, 2} and phrase[-1] in "芬素韦铂"
     if len(phrase) >= 3 and not named and _ZH_DRUG.search(phrase):
         return True
     return _ZH_FOLLOWS.match(following) is not None

@@ -22,9 +22,28 @@ _STOP: Final = (
     "给让请对向上下左右双手脚腰背肩膝血心肺肝肾胃诉述经每至疼痛麻晕吐泻出住做行拟收转复查看吃服用问电您你我他她"
     "我他独辞任呢吗啊吧呀么什这那些该其之则并且但又还再才只仅更最太真比跟同携"
 )
-# 行 ends a name where no word goes on: 郑行, but 郑某行动.
-_GIVEN: Final = rf"(?:[\u4e00-\u9fff--[{_STOP}]]|行(?=[\s,.。;:、()]|$|陪|代|先生|女士))"
-_FOREIGN: Final = r"\p{Han}{1,8}(?:[·•・‧∙.．]\p{Han}{1,8}){1,3}"
+_TITLE: Final = (
+    "先生|女士|小姐|医生|医师|大夫|护士|主任|老师|经理|教授|院长|阿姨|叔叔|奶奶|爷爷|大爷|大妈"
+)
+# 行 belongs to a name where no word goes on, or only one more character of it: 郑行, 郑行书, but
+# 郑某行动.
+_GIVEN: Final = (
+    rf"(?!{_TITLE})(?:[\u4e00-\u9fff--[{_STOP}]]"
+    rf"|行(?=\p{{Han}}?(?:[\s,.。;:、()]|$|陪|代|{_TITLE}|于\d|今日|昨日|已)))"
+)
+# Characters that foreign names are written with.
+_SOUNDS: Final = (
+    "阿埃艾奥巴白贝本比彼宾波博布查达戴丹德蒂迪杜顿多恩尔法菲费弗夫福盖戈格古哈海汉赫亨霍基吉加贾杰金卡凯坎康考柯"
+    "科克库昆拉莱兰朗劳勒雷里利莉林丽隆卢鲁伦罗洛马玛麦曼梅门蒙米莫姆穆纳奈尼娜南内诺欧帕佩彭皮平普奇齐恰乔琼热荣"
+    "瑞萨塞森沙舍圣施史斯丝苏索塔泰坦汤唐特滕提图托瓦万威维韦魏温沃乌西希夏谢辛休雅亚扬耶伊因尤约扎詹珍兹祖佐买"
+)
+# Words that no part of a foreign name begins or goes on with; the ends of roles that stand before.
+_BREAK: Final = (
+    rf"{_TITLE}|[今昨][日天晨晚年]|目前|[患记学]者|病人|家属|客户|反复|出现|自诉|主诉|诉|述|说|称|表示|认为|的|和|与|在|"
+    r"[入来住出][院所]|复诊|随访|于[\d今昨]|因(?=[反头胸腹发咳心双恶关外车突])|[头胸腹](?=[晕痛闷泻胀])|关节|恶心|心悸|咳嗽"
+)
+_PART: Final = rf"(?:(?!{_BREAK})\p{{Han}}){{1,8}}"
+_FOREIGN: Final = rf"(?![者人员属户]){_PART}(?:[·•・‧∙.．]{_PART}){{1,3}}"
 _FULL: Final = rf"(?:{_FOREIGN}|{_SURNAME}[ ]?{_GIVEN}(?:[ ]?{_GIVEN})?|{_SURNAME}[某xX*○〇]{{1,2}}|\p{{Han}}[*○〇]{{1,2}})"
 _LATIN: Final = r"\p{Lu}[\p{Latin}'’]+(?:[ ]\p{Lu}[\p{Latin}'’.]*){0,3}"
 _ROLE: Final = (
@@ -33,15 +52,15 @@ _ROLE: Final = (
     "转来患者|投诉人|柜员|处理人员|办理人|签字|签名|陪护|监护人|其妻|其夫|其子|其女|其父|其母|爱人|老伴|责任护士|"
     "主刀|麻醉师|手术者|助手|主管|专员|顾问|代理人|委托人|借款人|汇款人|开户人|存款人|联络人|紧急联系人|工作人员|"
     "教授|院长|科长|记者|导演|主演|演员|歌手|董事长|总裁|总经理|行长|教练|队长|律师|法官|校长|局长|书记|市长|省长|"
-    "部长|主席|委员|代表|同学|老师|业主|嫌疑人|被告人?|原告人?|通讯员|作者|编辑|分析师|专家"
+    "部长|主席|委员|代表|同学|老师|业主|嫌疑人|被告人?|原告人?|通讯员|作者|编辑|分析师|专家|尊敬的|亲爱的"
 )
 _AFTER: Final = regex.compile(
-    rf"(?V1)(?:{_ROLE})(?:姓名)?[\s:为是,(“\"]{{0,2}}(?P<v>{_FULL}|{_LATIN})"
+    rf"(?V1)(?:{_ROLE})(?:姓名)?[\s:为是,(“\"]{{0,2}}(?!查[房体])(?P<v>{_SURNAME}(?={_TITLE})|{_FULL}|{_LATIN})"
 )
 _BEFORE: Final = regex.compile(
     rf"(?V1)(?:(?<!\p{{Han}})|(?<=[,。;、:和与由给向找请是跟同为但而予]))"
-    rf"(?P<v>{_SURNAME}{_GIVEN}{{0,2}})"
-    r"(?=先生|女士|小姐|医生|医师|大夫|护士|主任|老师|经理|教授|院长|阿姨|叔叔|奶奶|爷爷|大爷|大妈|同志|的家属|来电|来院|于\d|自诉|主诉|"
+    rf"(?P<v>{_SURNAME}{_GIVEN}{{0,2}}|[{_SOUNDS}]{{3,8}})"
+    rf"(?={_TITLE}|同志|的家属|来电|来院|于\d|自诉|主诉|"
     r"同学|师傅|总裁|律师|警官|主管|[,(\s]{1,2}[男女][,.。\s]|[,(]\d{1,3}岁)"
 )
 _CHUNK: Final = regex.compile(
@@ -53,17 +72,12 @@ _NICK: Final = regex.compile(
 )
 _HONOUR: Final = regex.compile(
     rf"(?V1)(?<![\p{{Han}}--[跟和与找给叫问让请是,由]])(?P<v>{_SURNAME})"
-    r"(?=先生|女士|小姐|医生|医师|大夫|护士|主任|老师|经理|教授|院长|阿姨|叔叔|奶奶|爷爷|大爷|大妈|师傅|总|哥|姐|工|局|处|某)"
+    rf"(?={_TITLE}|师傅|总|哥|姐|工|局|处|某)"
 )
 _DOTTED: Final = regex.compile(_FOREIGN)
 _MENTION: Final = regex.compile(r"@(?P<v>[\p{Han}\w-]{2,16})")
 _GIVEN_SET: Final = names.ZH_GIVEN - set(_STOP)
-# Characters that foreign names are written with.
-_SOUNDS: Final = frozenset(
-    "阿埃艾奥巴白贝本比彼宾波博布查达戴丹德蒂迪杜顿多恩尔法菲费弗夫福盖戈格古哈海汉赫亨霍基吉加贾杰金卡凯坎康考柯"
-    "科克库昆拉莱兰朗劳勒雷里利莉林隆卢鲁伦罗洛马玛麦曼梅门蒙米莫姆穆纳奈尼娜南内诺欧帕佩彭皮平普奇齐恰乔琼热荣"
-    "瑞萨塞森沙舍圣施史斯丝苏索塔泰坦汤唐特滕提图托瓦万威维韦魏温沃乌西希夏谢辛休雅亚扬耶伊因尤约扎詹珍兹祖佐买"
-)
+_ALL_SOUNDS: Final = frozenset(_SOUNDS)
 _LEADS: Final = frozenset("老小阿大")
 _PLACES: Final = {"LOC": "LOCATION", "ORG": "ORGANIZATION"}
 _HOUSE: Final = regex.compile(
@@ -131,7 +145,7 @@ def _whole(text: str, words: Sequence[Word], at: int) -> int:
         name, after = text[words[at].start : words[last].end], words[last + 1]
         surface = text[after.start : after.end]
         dotted = name[-1] in "·•・‧∙" or surface in {"·", "•", "・", "‧", "∙"}
-        foreign = after.tag == "PER" and _SOUNDS.issuperset(name[-2:]) and len(name) > 3
+        foreign = after.tag == "PER" and _ALL_SOUNDS.issuperset(name[-2:]) and len(name) > 3
         if dotted or foreign:
             last += 1
             continue
@@ -158,7 +172,7 @@ def _unseen(text: str, words: Sequence[Word], at: int) -> int | None:
     surface = text[word.start : word.end]
     if word.tag in {"w", "m", "u", "p", "c", "TIME"} or not "\u4e00" <= surface[0] <= "\u9fff":
         return None
-    if len(surface) >= 4 and _SOUNDS.issuperset(surface) and word.tag in {"nz", "n"}:
+    if len(surface) >= 4 and _ALL_SOUNDS.issuperset(surface) and word.tag in {"nz", "n"}:
         return None if medical.is_medical_zh(surface, text[word.end : word.end + 4]) else at
     double = surface[:2] in names.ZH_DOUBLE_SURNAMES
     if not double and (surface[0] not in names.ZH_SURNAMES or len(surface) > 3):
