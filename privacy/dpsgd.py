@@ -222,10 +222,12 @@ class _PersonOptimizer(DPOptimizer):
         bound = (1.0 - ALLOWANCE) * self.max_grad_norm
         over = norms + _FLOOR if self.clipping == "auto" else norms.clamp(min=bound)
         factors = torch.where(finite, bound / over, 0.0)
+        spoilt = None if bool(finite.all()) else ~finite.view(-1, 1)
         for weight, grad in zip(self.params, grads, strict=True):
-            # Zero times NaN is NaN: the gradient itself has to go as well.
-            clean = grad.double().masked_fill(~finite.view(-1, *[1] * weight.dim()), 0.0)
-            total = torch.tensordot(factors, clean, dims=1)
+            clean = grad.flatten(1).double()
+            if spoilt is not None:  # zero times NaN is NaN: the gradient itself has to go as well
+                clean.masked_fill_(spoilt, 0.0)
+            total = (factors @ clean).view_as(weight)
             weight.summed_grad = total if weight.summed_grad is None else weight.summed_grad + total
             weight.grad_sample = weight.grad_sample[:0]  # used once
 

@@ -18,9 +18,9 @@ MECHANISM = (
     Mutant(
         "clip of each layer apart",
         _DPSGD,
-        "total = torch.tensordot(factors, clean, dims=1)",
-        "own = bound / clean.flatten(1).norm(dim=1).clamp(min=bound)\n"
-        "            total = torch.tensordot(own, clean, dims=1)",
+        "total = (factors @ clean).view_as(weight)",
+        "own = bound / clean.norm(dim=1).clamp(min=bound)\n"
+        "            total = (own @ clean).view_as(weight)",
         sensitivity("clipping_is_over_all_layers_together_and_one_person_at_a_time"),
     ),
     Mutant(
@@ -55,8 +55,8 @@ MECHANISM = (
     Mutant(
         "a broken gradient times zero",
         _DPSGD,
-        "clean = grad.double().masked_fill(~finite.view(-1, *[1] * weight.dim()), 0.0)",
-        "clean = grad.double()",
+        "clean.masked_fill_(spoilt, 0.0)",
+        "pass",
         sensitivity("a_person_without_a_finite_gradient_contributes_nothing"),
     ),
     Mutant(
