@@ -27,7 +27,7 @@ from client.errors import ClientError
 from client.folder import Folder, Invitation
 from client.judge import judge, mechanism
 from client.outbox import Outbox
-from client.train import Trained, examine, labels_of, train
+from client.train import Trained, examine, labels_of, schedule, train
 from configs import files
 from configs.load import read_plan
 from configs.run import Plan, decimal
@@ -188,6 +188,8 @@ class Tasks:
             labels=labels_of(plan, self._loaded.base),
             chunk_tokens=folder.settings.runtime.chunk_tokens,
             state=_read_state(state_file),
+            # By the round's number: a site that joined late, or failed once, is no steps behind.
+            pace=schedule(plan, before=header.round * plan.steps_per_round),
             on_step=on_step,
         )
         cleared = clear(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from model.labels import Labels
     from model.prompts import Example, Pack
     from privacy.arithmetic import Rounding
+    from privacy.schedule import Schedule
 
 Float32 = npt.NDArray[np.float32]
 
@@ -45,6 +46,7 @@ def train(
     chunk_tokens: int,
     state: Mapping[str, Any] | None,
     labels: Labels | None = None,
+    pace: Schedule | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Trained:
     """Run one round's noisy steps from the adapter `start`.
@@ -58,6 +60,7 @@ def train(
             longer note every layer is computed twice instead of kept.
         state: the optimiser's state after the last round.
         labels: from `labels_of`.
+        pace: from `schedule`, where the run stands; None is at its first step.
         on_step: called with (steps done, steps of the round).
 
     Guarantees: the caller has charged the round; every random draw that touches a person (who is
@@ -78,7 +81,7 @@ def train(
         model,
         [person or None for person in people],
         draw=drawn,
-        loss=_loss(chunk_tokens, labels),
+        loss=_loss(plan, chunk_tokens, labels),
         size=_tokens,
         settings=dpsgd.Settings(
             noise_multiplier=plan.noise_multiplier,
@@ -89,6 +92,8 @@ def train(
             optimizer=plan.training.optimizer,
             chunk_tokens=chunk_tokens,
             clipping=plan.clipping,
+            schedule=schedule(plan) if pace is None else pace,
+            weight_decay=plan.training.weight_decay,
         ),
         randomness=Csprng(),
         state=state,
@@ -97,6 +102,20 @@ def train(
     after = adapter.read(model)
     delta = {name: np.ascontiguousarray(after[name] - start[name]) for name in sorted(after)}
     return Trained(delta, trained.state)
+
+
+def schedule(plan: Plan, *, before: int = 0) -> Schedule:
+    """The plan's schedule, as it stands after `before` noisy steps of the run."""
+    from privacy.schedule import Schedule
+
+    table = plan.training
+    return Schedule(
+        name=table.schedule,
+        warmup=table.warmup_steps,
+        floor=table.rate_floor,
+        total=plan.steps,
+        first=before,
+    )
 
 
 def _tokens(item: Example | Pack) -> int:
@@ -161,13 +180,15 @@ def examine(
 
     longest = plan.training.max_tokens
     choices = labels.answers if labels else ()
-    key = (longest, chunk_tokens, plan.notes_per_person, torch.get_num_threads(), choices)
+    table = plan.training
+    key = (longest, chunk_tokens, plan.notes_per_person, torch.get_num_threads(), choices,
+           table.label_smoothing)  # fmt: skip
     known = _measured.setdefault(model, {})
     if key not in known:
         known[key] = arithmetic.measure(
             model,
             make=make,
-            loss=_loss(chunk_tokens, labels),
+            loss=_loss(plan, chunk_tokens, labels),
             longest=longest,
             chunk_tokens=chunk_tokens,
             shortest=max(8, 2 + max(map(len, choices), default=0)),
@@ -176,11 +197,18 @@ def examine(
 
 
 def _loss(
-    chunk_tokens: int, labels: Labels | None = None
+    plan: Plan, chunk_tokens: int, labels: Labels | None = None
 ) -> Callable[[Any, Sequence[Example | Pack], int], Any]:
     from model import prompts
 
     def loss(model: Any, items: Sequence[Example | Pack], width: int) -> Any:
-        return prompts.loss(model, items, width, labels=labels, recompute=width > chunk_tokens)
+        return prompts.loss(
+            model,
+            items,
+            width,
+            labels=labels,
+            smoothing=plan.training.label_smoothing,
+            recompute=width > chunk_tokens,
+        )
 
     return loss

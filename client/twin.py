@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from client import canaries
-from client.train import draw, labels_of, train
+from client.train import draw, labels_of, schedule, train
 from configs.run import Plan
 from privacy.attack import Bools, Float64
 from privacy.csprng import Csprng
@@ -115,7 +115,7 @@ def observe(
         model,
         known,
         shorten,
-        loss=partial(prompts.loss, labels=labels),
+        loss=partial(prompts.loss, labels=labels, smoothing=plan.training.label_smoothing),
         clip_norm=plan.clip_norm,
         clipping=plan.clipping,
     )
@@ -123,7 +123,7 @@ def observe(
         before, _ = canaries.recall(model, planted, partial(progress, "losses before"))
         scores = np.zeros(size.canaries)
         earlier = look(on_example=partial(progress, "gradients before"))
-        state = None
+        state, done = None, 0
         for turn, steps in enumerate(_split(plan.steps, size.looks)):
             part = f"part {turn + 1} of {size.looks}"
             numbers = {"noise_multiplier": noise_multiplier, "steps_per_round": steps}
@@ -136,9 +136,10 @@ def observe(
                     chunk_tokens=chunk_tokens,
                     state=state,
                     labels=labels,
+                    pace=schedule(plan, before=done),
                     on_step=partial(progress, f"{part}, training"),
                 )
-            state = trained.state
+            state, done = trained.state, done + steps
             now = look(on_example=partial(progress, f"{part}, gradients"))
             scores += attack_canaries.membership(
                 earlier,

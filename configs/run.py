@@ -111,12 +111,18 @@ class TrainingTable(Table):
     """What is learnt and how the noised gradient is used; chosen on synthetic or public data.
 
     `objective = "response"` learns the words of any response; "label" learns the choice among
-    `task.labels`, all else left out: with noise, far more is learnt about far less.
+    `task.labels`, all else left out: with noise, far more is learnt about far less. The schedule
+    runs over all rounds, and like weight decay looks at no record.
     """
 
     objective: Literal["response", "label"] = "response"
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    rate_floor: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    weight_decay: Annotated[Number, Field(ge=0, le=100)] = 0.0
+    label_smoothing: Annotated[Number, Field(ge=0, le=0.5)] = 0.0
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 128
 
 
@@ -164,6 +170,16 @@ class _Trains(Table):
         return self
 
 
+def _paced(training: TrainingTable, steps: int) -> None:
+    """Raise where schedule and decay make no sense over so many steps: before anything is spent."""
+    if training.schedule != "constant" and not training.warmup_steps < steps:
+        raise ValueError(
+            f"training.warmup_steps leaves none of the run's {steps} noisy steps; shorten it"
+        )
+    if not training.weight_decay * training.learning_rate < 1.0:
+        raise ValueError("training.weight_decay times training.learning_rate reaches 1; lower it")
+
+
 class Run(_Trains):
     """One run as its coordinator writes it (RUN.toml)."""
 
@@ -174,6 +190,11 @@ class Run(_Trains):
     privacy: PrivacyTable = PrivacyTable()
     federation: FederationTable
     evaluation: EvaluationTable = EvaluationTable()
+
+    @model_validator(mode="after")
+    def _paced(self) -> Self:
+        _paced(self.training, self.privacy.rounds * self.privacy.steps_per_round)
+        return self
 
 
 class Plan(_Trains):
@@ -204,6 +225,11 @@ class Plan(_Trains):
     institutions: Annotated[tuple[Name, ...], Field(min_length=1)]
     quorum: Annotated[int, Field(ge=1)]
     round_timeout_s: Positive
+
+    @model_validator(mode="after")
+    def _paced(self) -> Self:
+        _paced(self.training, self.steps)
+        return self
 
     @property
     def steps(self) -> int:

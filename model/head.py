@@ -26,6 +26,7 @@ def cross_entropy(
     hidden: Tensor,
     targets: Tensor,
     choices: Sequence[tuple[int, ...]] | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of each position.
 
@@ -35,6 +36,8 @@ def cross_entropy(
         targets: the token that follows, shape (n,).
         choices: the tokens that could follow each position, the target among them; None is the
             whole vocabulary.
+        smoothing: share of the wanted distribution that lies evenly on all that could follow, the
+            target included.
 
     Returns:
         Shape (n,), float32, in nats.
@@ -43,7 +46,7 @@ def cross_entropy(
         the machine treats the rows of a product alike; the logits of one block are held at a time,
         and none are computed twice.
     """
-    result: Tensor = _Blocks.apply(hidden, targets, model, choices)
+    result: Tensor = _Blocks.apply(hidden, targets, model, choices, smoothing)
     return result
 
 
@@ -57,6 +60,7 @@ class _Blocks(torch.autograd.Function):
         targets: Tensor,
         model: Any,
         choices: Sequence[tuple[int, ...]] | None,
+        smoothing: float,
     ) -> Tensor:
         count = len(hidden)
         size = -(-count // _BLOCK) * _BLOCK
@@ -72,9 +76,12 @@ class _Blocks(torch.autograd.Function):
             with torch.set_grad_enabled(gradients is not None):
                 part = part.detach().requires_grad_(gradients is not None)
                 logits = forward.head(model, part).float()
-                if choices is not None:
-                    logits = logits + _closed(choices[block], logits)
+                open_ = None if choices is None else choices[block]
+                if open_ is not None:
+                    logits = logits + _closed(open_, logits)
                 each = functional.cross_entropy(logits, wanted[block], reduction="none")
+                if smoothing:
+                    each = torch.lerp(each, _even(logits, open_), smoothing)
                 if gradients is not None:
                     (gradients[block],) = torch.autograd.grad(each.sum(), part)
             losses[block] = each.detach()
@@ -84,9 +91,9 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradients,) = ctx.saved_tensors
-        return (gradients * outer[:, None]).to(gradients.dtype), None, None, None
+        return (gradients * outer[:, None]).to(gradients.dtype), None, None, None, None
 
 
 def _closed(choices: Sequence[tuple[int, ...]], logits: Tensor) -> Tensor:
@@ -96,3 +103,13 @@ def _closed(choices: Sequence[tuple[int, ...]], logits: Tensor) -> Tensor:
         closed[row] = -torch.inf
         closed[row, list(tokens)] = 0.0
     return closed
+
+
+def _even(logits: Tensor, choices: Sequence[tuple[int, ...]] | None) -> Tensor:
+    """Cross-entropy of each row with the even distribution over what is open to it."""
+    if choices is None:
+        return torch.logsumexp(logits, -1) - logits.mean(-1)
+    # A closed token is at minus infinity, which no share of it brings back: only open ones count.
+    means = [logits[row, list(tokens)].mean() for row, tokens in enumerate(choices)]
+    means += [logits[row].mean() for row in range(len(choices), len(logits))]
+    return torch.logsumexp(logits, -1) - torch.stack(means)

@@ -173,6 +173,7 @@ def loss(
     width: int | None = None,
     *,
     labels: Labels | None = None,
+    smoothing: float = 0.0,
     recompute: bool = False,
 ) -> Tensor:
     """Mean cross-entropy of each item over its own labels; of a pack, the mean of its notes' means.
@@ -190,6 +191,8 @@ def loss(
         width: what all are padded to; None is the longest.
         labels: every response is one of these, and a note's loss is minus the logarithm of its
             probability among them: the choice is learnt and not the words. None is any text.
+        smoothing: share of a label's probability that is wanted evenly on all that could stand
+            there: all tokens, or given `labels` those that go on to one of them.
         recompute: compute each layer again in the backward pass, which then must be
             `Tensor.backward`, to hold less in between.
 
@@ -222,7 +225,7 @@ def loss(
     if labels is not None:
         answers = [note.ids[note.prompt_tokens :] for notes in groups for note in notes]
         choices = [tokens for answer in answers for tokens in labels.choices(answer)]
-    losses = head.cross_entropy(model, hidden, ids[rows, columns], choices)
+    losses = head.cross_entropy(model, hidden, ids[rows, columns], choices, smoothing)
     return losses.new_zeros(len(items)).index_add(0, rows, losses * shares)
 
 

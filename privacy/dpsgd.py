@@ -26,6 +26,7 @@ from privacy import optimizers, per_person, trainable
 from privacy.csprng import Csprng
 from privacy.errors import PlanInvalid, UnsupportedModel
 from privacy.plan import Mechanism, check_delta
+from privacy.schedule import CONSTANT, Schedule
 
 P = TypeVar("P")
 E = TypeVar("E")
@@ -48,11 +49,13 @@ class Settings:
         sample_rate: chance of a person to be in a step, within (0, 1].
         steps: noisy steps of this call.
         learning_rate: of the optimizer, over 0.
-        optimizer: "adamw" (without weight decay) or "sgd" (without momentum).
+        optimizer: "adamw" or "sgd" (without momentum).
         chunk_tokens: most padded tokens in one forward pass; memory only, no effect on the result
             beyond rounding.
         clipping: with c = (1 - ALLOWANCE) * clip_norm, "flat" takes a gradient g of norm n to
             g * min(1, c / n), "auto" to g * c / (n + 0.01) (AUTO-S; Bu and others, 2023).
+        schedule: the learning rate's course over the run.
+        weight_decay: share of the weights that a step takes off at rate 1, at least 0.
 
     Raises:
         PlanInvalid: a number is out of its range, or is not a number.
@@ -66,6 +69,8 @@ class Settings:
     optimizer: optimizers.Name = "adamw"
     chunk_tokens: int = 2048
     clipping: Literal["flat", "auto"] = "flat"
+    schedule: Schedule = CONSTANT
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         Mechanism(self.noise_multiplier, self.sample_rate, self.steps)
@@ -76,6 +81,12 @@ class Settings:
             if getattr(self, name) not in known:
                 given = getattr(self, name)
                 raise PlanInvalid(f"{name} is {given!r}; give one of {', '.join(known)}")
+        if not 0.0 <= self.weight_decay * self.learning_rate < 1.0:
+            raise PlanInvalid(
+                f"weight_decay is {self.weight_decay}; give at least 0, and less than 1 over the "
+                "learning rate"
+            )
+        self.schedule.share(self.steps - 1)
         if not self.chunk_tokens >= 1:
             raise PlanInvalid(f"chunk_tokens is {self.chunk_tokens}; give at least 1")
 
@@ -137,11 +148,13 @@ def train(
     if not people:
         raise PlanInvalid("there is nobody to train on; check the records")
     weights = trainable.find(model)
-    inner = optimizers.make(settings.optimizer, list(weights.values()), settings.learning_rate)
+    rate = settings.learning_rate
+    inner = optimizers.make(settings.optimizer, list(weights.values()), rate, settings.weight_decay)
     optimizers.restore(inner, weights, state or {}, settings.optimizer)
     optimizer = _PersonOptimizer(inner, settings, people=len(people), randomness=randomness)
     with _gradient_per_person(model, weights), torch.enable_grad():
         for done in range(settings.steps):
+            optimizers.set_rate(inner, rate * settings.schedule.share(done))
             sampled = randomness.poisson_sample(len(people), settings.sample_rate)
             present = [person for index in sampled if (person := people[index]) is not None]
             drawn = [draw(person, randomness) for person in present]

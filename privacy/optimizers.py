@@ -20,11 +20,23 @@ _STATE: Final[Mapping[str, tuple[str, ...]]] = {
 NAMES: Final = tuple(_STATE)
 
 
-def make(name: Name, weights: Sequence[nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    """An optimizer over `weights`: "adamw" without weight decay, or "sgd" without momentum."""
+def make(
+    name: Name, weights: Sequence[nn.Parameter], rate: float, decay: float = 0.0
+) -> torch.optim.Optimizer:
+    """An optimizer over `weights`: "adamw", or "sgd" without momentum.
+
+    Every step takes rate times `decay` of the weights off beside the gradient's part. That is
+    decoupled from the gradient in both: without momentum, SGD's own form is the same.
+    """
     if name == "adamw":
-        return torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
-    return torch.optim.SGD(weights, lr=rate)
+        return torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(weights, lr=rate, weight_decay=decay)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Take the next step at this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def saved(

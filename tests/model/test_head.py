@@ -55,3 +55,29 @@ def test_no_gradient_is_computed_where_none_is_asked_for(
     wanted = head.cross_entropy(llama.model, hidden.clone().requires_grad_(), targets)
     monkeypatch.setattr(torch.autograd, "grad", None)
     assert torch.equal(head.cross_entropy(llama.model, hidden, targets), wanted)
+
+
+def test_smoothing_is_that_of_the_plain_loss(llama: Base) -> None:
+    hidden = _hidden(llama.model, 70).detach().requires_grad_()
+    targets = torch.arange(70) % 264
+    mine = head.cross_entropy(llama.model, hidden, targets, smoothing=0.2)
+    logits = forward.head(llama.model, hidden)
+    wanted = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=0.2)
+    torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-5)
+    (ours,) = torch.autograd.grad(mine.sum(), hidden)
+    (plain,) = torch.autograd.grad(wanted.sum(), hidden)
+    torch.testing.assert_close(ours, plain, atol=1e-6, rtol=1e-4)
+
+
+def test_smoothing_among_choices_reaches_no_other_token(llama: Base) -> None:
+    hidden = _hidden(llama.model, 3).detach().requires_grad_()
+    choices, targets = [(4, 9), (7,), (1, 2, 3)], torch.tensor([9, 7, 1])
+    mine = head.cross_entropy(llama.model, hidden, targets, choices, 0.3)
+    logits = forward.head(llama.model, hidden)
+    for row, tokens in enumerate(choices):
+        part = logits[row, list(tokens)][None]
+        place = torch.tensor([tokens.index(int(targets[row]))])
+        wanted = functional.cross_entropy(part, place, label_smoothing=0.3)
+        torch.testing.assert_close(mine[row], wanted, atol=1e-5, rtol=1e-5)
+    (gradient,) = torch.autograd.grad(mine.sum(), hidden)
+    assert torch.isfinite(gradient).all()

@@ -53,6 +53,7 @@ def test_autocast_is_refused() -> None:
         *({"learning_rate": v} for v in (0.0, math.nan, math.inf)),
         *({"chunk_tokens": v} for v in (0, math.nan)),
         {"optimizer": "adam"},
+        *({"weight_decay": v} for v in (-0.1, 1.0, math.nan)),  # at a rate of 1
         {"clipping": "adaptive"},
     ],
 )
