@@ -146,4 +146,10 @@ def _clear_update(folder: Folder, header: Update, message: Message) -> Cleared:
 
 def spec(table: AdapterTable) -> Spec:
     """The adapter of a plan in the model package's terms."""
-    return Spec(rank=table.rank, alpha=table.alpha, targets=table.targets, seed=table.seed)
+    return Spec(
+        method=table.method,
+        rank=table.rank,
+        alpha=table.alpha,
+        targets=table.targets,
+        seed=table.seed,
+    )

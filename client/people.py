@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +23,7 @@ from privacy.errors import Quarantined
 if TYPE_CHECKING:
     from model.base import Base
     from model.labels import Labels
+    from model.preferences import Preference
     from model.prompts import Example
 
 Progress = Callable[[int, int], None]
@@ -48,6 +49,7 @@ class Note:
     person: str
     instruction: str = field(repr=False)
     response: str = field(repr=False)
+    rejected: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def scrub(
     progress: Progress | None = None,
     batch: int = 256,
 ) -> Scrub:
-    """Scrub every record's instruction and response, knowing what its columns say.
+    """Scrub every record's instruction and answers, knowing what its columns say.
 
     Args:
         reading: the records.
@@ -136,7 +138,7 @@ def scrub(
         progress: told of records done and of all.
         batch: records at a time.
 
-    Guarantees: a record whose instruction or response is quarantined is held back whole; nothing
+    Guarantees: a record whose instruction or answer is quarantined is held back whole; nothing
         passes unscanned.
 
     Raises:
@@ -148,17 +150,18 @@ def scrub(
     total = len(reading.records)
     for start in range(0, total, batch):
         part = reading.records[start : start + batch]
+        worse = _worse(part, tool, said or {})
         for record, outcome in zip(part, _pairs(part, tool, said or {}), strict=True):
             if seen:
                 seen(record, outcome)
-            fault = next((half for half in outcome if isinstance(half, Quarantined)), None)
+            texts = outcome if record.rejected is None else (*outcome, next(worse))
+            fault = next((text for text in texts if isinstance(text, Quarantined)), None)
             if fault is not None:
                 held[fault.code] += 1
                 continue
-            instruction, response = (half for half in outcome if not isinstance(half, Quarantined))
-            for half in (instruction, response):
-                removed.update(half.counts)
-            notes.append(Note(record.person, instruction.text, response.text))
+            for text in texts:
+                removed.update(text.counts)
+            notes.append(Note(record.person, *(text.text for text in texts)))
         if progress:
             progress(min(start + batch, total), total)
     if not notes:
@@ -187,6 +190,16 @@ def _pairs(
     asked = list(redact.many(tool, [record.instruction for record in part], persons, known))
     answered = list(redact.many(tool, [record.response for record in part], persons, known))
     return list(zip(asked, answered, strict=True))
+
+
+def _worse(part: Sequence[Record], tool: Scrubber, said: Mapping[str, str]) -> Iterator[Outcome]:
+    """The rejected answers of those records that have one, scrubbed like the others."""
+    pairs = [record for record in part if record.rejected is not None]
+    if not pairs:
+        return iter(())
+    texts = [str(record.rejected) for record in pairs]
+    known = [columns.known(record.columns, said) for record in pairs]
+    return iter(redact.many(tool, texts, [record.person for record in pairs], known))
 
 
 def stated(folder: Folder) -> dict[str, str]:
@@ -232,6 +245,38 @@ def group(
             "%d of %d records are left out: their response is none of the plan's labels",
             strange,
             len(scrub.notes),
+        )
+    return tuple(tuple(people[person]) for person in sorted(people))
+
+
+def preferences(
+    scrub: Scrub, base: Base, model: Any, *, max_tokens: int
+) -> tuple[tuple[Preference, ...], ...]:
+    """Encode every note with a rejected answer and group by person, as `group` does.
+
+    Args:
+        scrub: what passed the scrub.
+        base: the model that encodes.
+        model: the same with an adapter that changes nothing, whose judgement is the reference.
+        max_tokens: longest two answers, with their prompts.
+
+    Raises:
+        ClientError: no note has a rejected answer.
+    """
+    from model import preferences as preferring
+
+    people: dict[str, list[Preference]] = {person: [] for person in scrub.people}
+    for note in scrub.notes:
+        if note.rejected is not None:
+            item = preferring.encode(
+                base, note.instruction, note.response, note.rejected, max_tokens=max_tokens
+            )
+            people[note.person].append(preferring.refer(model, item))
+    if not any(people.values()):
+        raise ClientError(
+            "no record has a chosen and a rejected answer; add both columns, or ask the "
+            'coordinator for a plan with training.objective = "response"',
+            code="all-quarantined",
         )
     return tuple(tuple(people[person]) for person in sorted(people))
 

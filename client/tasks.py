@@ -277,11 +277,20 @@ class Tasks:
         )
         if self._loaded is None:
             raise ClientError("no model is loaded", code="model-missing")
+        from model import adapter, frozen
+
+        base = self._loaded.base
+        if plan.training.objective == "preference":
+            start = frozen.start(base.folder, spec(plan.adapter))
+            adapter.write(self._loaded.model, start)  # which changes nothing: the reference
+            return people.preferences(
+                done, base, self._loaded.model, max_tokens=plan.training.max_tokens
+            )
         return people.group(
             done,
-            self._loaded.base,
+            base,
             max_tokens=plan.training.max_tokens,
-            labels=labels_of(plan, self._loaded.base),
+            labels=labels_of(plan, base),
         )
 
     def _load(self, plan: Plan, digest: str) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -52,6 +53,25 @@ def _digest(value: str) -> str:
     return value
 
 
+# What people ask for and is not offered, with the reason: docs/methods.md has more of each.
+_REFUSED: Final[dict[str, str]] = {
+    "bitfit": "biases alone make no product that a watermark can be put in",
+    "prompt-tuning": "a prompt's vectors make no product that a watermark can be put in",
+    "prefix-tuning": "a prefix's vectors make no product that a watermark can be put in",
+    "full": "the noise grows with the number of weights, and drowns what all of them could learn",
+    "dora": "its magnitudes are no weights of a linear layer, where alone people are told apart",
+    "ppo": "its samples and value model use the records again and again, outside one clipped "
+    'gradient of a person; use "preference"',
+}
+
+
+def _offered(value: Any) -> Any:
+    why = _REFUSED.get(value) if isinstance(value, str) else None
+    if why is not None:
+        raise ValueError(f"{value} is not offered: {why}")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Digest = Annotated[str, AfterValidator(_digest)]
 # Numbers that matter travel as decimal strings, so that no JSON reader can round them.
@@ -85,9 +105,16 @@ class ModelTable(Table):
 
 
 class AdapterTable(Table):
-    """FFA-LoRA: A frozen, orthonormal, from a public seed; B trained (Sun et al., 2024)."""
+    """Which small part of the model is trained.
 
-    method: Literal["ffa-lora"] = "ffa-lora"
+    "ffa-lora": A frozen, orthonormal, from a public seed; B trained (Sun et al., 2024).
+    "lora-xs": A and L frozen, both from the seed; the square R between them trained.
+    "lora": A and B trained, at one institution.
+    """
+
+    method: Annotated[Literal["ffa-lora", "lora-xs", "lora"], BeforeValidator(_offered)] = (
+        "ffa-lora"
+    )
     rank: Annotated[int, Field(ge=1, le=256)] = 8
     alpha: Annotated[int, Field(ge=1, le=1024)] = 16
     targets: tuple[str, ...] = ()
@@ -111,11 +138,15 @@ class TrainingTable(Table):
     """What is learnt and how the noised gradient is used; chosen on synthetic or public data.
 
     `objective = "response"` learns the words of any response; "label" learns the choice among
-    `task.labels`, all else left out: with noise, far more is learnt about far less. The schedule
+    `task.labels`, all else left out: with noise, far more is learnt about far less; "preference"
+    learns which of two answers is better (DPO with `beta`, against the base model). The schedule
     runs over all rounds, and like weight decay looks at no record.
     """
 
-    objective: Literal["response", "label"] = "response"
+    objective: Annotated[Literal["response", "label", "preference"], BeforeValidator(_offered)] = (
+        "response"
+    )
+    beta: Annotated[Positive, Field(le=10)] = 0.1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     schedule: Literal["constant", "cosine", "linear"] = "constant"
@@ -161,6 +192,11 @@ class _Trains(Table):
 
     @model_validator(mode="after")
     def _labels_to_choose_from(self) -> Self:
+        training = self.training
+        if training.objective == "preference" and training.label_smoothing > 0:
+            raise ValueError(
+                'training.label_smoothing has no place in "preference"; remove it or set 0'
+            )
         labels = self.task.labels
         if self.training.objective == "label" and not len(set(labels)) == len(labels) >= 2:
             raise ValueError(
@@ -168,6 +204,24 @@ class _Trains(Table):
                 'or use "response"'
             )
         return self
+
+
+def _one_pair(training: TrainingTable, notes_per_person: int) -> None:
+    """Raise where several preferences of a person would have to share a row."""
+    if training.objective == "preference" and notes_per_person != 1:
+        raise ValueError(
+            'training.objective = "preference" takes one pair of answers of a person in a step; '
+            "set notes_per_person = 1"
+        )
+
+
+def _averaged(adapter: AdapterTable, institutions: tuple[str, ...]) -> None:
+    """Raise where the mean of the updates would not be the mean of what they do."""
+    if adapter.method == "lora" and len(institutions) > 1:
+        raise ValueError(
+            'adapter.method = "lora" trains both factors, and the mean of factors is not the mean '
+            'of their products; use "ffa-lora" or "lora-xs", or invite one institution'
+        )
 
 
 def _paced(training: TrainingTable, steps: int) -> None:
@@ -194,6 +248,8 @@ class Run(_Trains):
     @model_validator(mode="after")
     def _paced(self) -> Self:
         _paced(self.training, self.privacy.rounds * self.privacy.steps_per_round)
+        _averaged(self.adapter, self.federation.institutions)
+        _one_pair(self.training, self.privacy.notes_per_person)
         return self
 
 
@@ -229,6 +285,8 @@ class Plan(_Trains):
     @model_validator(mode="after")
     def _paced(self) -> Self:
         _paced(self.training, self.steps)
+        _averaged(self.adapter, self.institutions)
+        _one_pair(self.training, self.notes_per_person)
         return self
 
     @property

@@ -1,7 +1,9 @@
-"""The adapter on the model: FFA-LoRA with a frozen public factor A and a trained factor B.
+"""The adapter on the model: public factors, frozen, and what is trained between or beside them.
 
-Averages of B are exact because A is the same everywhere (arXiv:2403.12313), and the noise of
-several institutions adds up linearly.
+With FFA-LoRA (arXiv:2403.12313) A is frozen and B is trained; with LoRA-XS (arXiv:2405.17604) A and
+L are frozen and the small R between them is trained. Averages of what is trained are exact, since
+the rest is the same everywhere, and the noise of several institutions adds up linearly. Plain LoRA
+trains both factors.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from model import architectures, export, frozen
 from model.base import Base
@@ -47,8 +50,9 @@ def attach(base: Base, spec: Spec) -> Any:
     Returns:
         The `PeftModel`; it shares its weights with `base.model`.
 
-    Guarantees: the B factors are zero and the only trainable parameters, so the model computes
-        what the base computes; A has orthonormal rows derived from the seed; no dropout.
+    Guarantees: the trainable parameters are those of `shapes`, as weights of plain linear layers,
+        and are `frozen.start`, so the model computes what the base computes; the others are
+        `frozen.factors`; no dropout.
 
     Raises:
         ModelError: the adapter does not fit, or the model already carries one.
@@ -84,7 +88,18 @@ def attach(base: Base, spec: Spec) -> Any:
             covered.add(path)
             layer.lora_A[_NAME].weight.copy_(torch.from_numpy(fixed[f"{path}.A"]))
             layer.lora_B[_NAME].weight.zero_()
-            layer.lora_B[_NAME].weight.requires_grad_(True)
+            if spec.method == "lora-xs":
+                left = layer.lora_B[_NAME]
+                left.weight.copy_(torch.from_numpy(fixed[f"{path}.L"]))
+                inner = nn.utils.skip_init(
+                    nn.Linear, spec.rank, spec.rank, bias=False, device=left.weight.device
+                )
+                inner.weight.zero_()
+                layer.lora_B[_NAME] = nn.Sequential(inner, left)
+    weights = _weights(model)
+    for name in shapes(base.folder, spec):
+        if name in weights:
+            weights[name].requires_grad_(True)
     if covered != set(targets):
         raise ModelError(
             f"the adapter reached {len(covered)} of {len(targets)} matrices of "
@@ -100,26 +115,27 @@ def detach(model: Any) -> None:
 
 
 def frozen_digest(model: Any) -> str:
-    """Digest of the frozen factors on the model; equal wherever the same plan is attached."""
-    return frozen.digest(
-        {f"{path}.A": _array(layer.lora_A[_NAME].weight) for path, layer in _layers(model)}
-    )
+    """Digest of the public factors on the model; equal wherever the same plan is attached.
+
+    With "lora", where A is trained, of A as it is now.
+    """
+    public = {name: w for name, w in _weights(model).items() if name.endswith((".A", ".L"))}
+    return frozen.digest({name: _array(weight) for name, weight in public.items()})
 
 
 def read(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """Copy the trained factors out: "<module path>.B" -> float32, shape (out, rank), sorted."""
-    found = {f"{path}.B": _array(layer.lora_B[_NAME].weight) for path, layer in _layers(model)}
-    return dict(sorted(found.items()))
+    """Copy the trained arrays out, float32 by the names of `shapes`, sorted."""
+    return {name: _array(weight) for name, weight in _trained(model).items()}
 
 
 def write(model: Any, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Copy trained factors into the model.
+    """Copy trained arrays into the model.
 
     Raises:
         ModelError: names or shapes are not exactly the adapter's, or an entry is not finite;
             nothing is written then.
     """
-    weights = {f"{path}.B": layer.lora_B[_NAME].weight for path, layer in _layers(model)}
+    weights = _trained(model)
     export.check(arrays, {name: tuple(weight.shape) for name, weight in weights.items()})
     with torch.no_grad():
         for name, weight in weights.items():
@@ -144,6 +160,25 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield name.removeprefix("base_model.model."), module
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    """Every factor on the model: "<module path>.<letter>" -> its weight."""
+    found = {}
+    for path, layer in _layers(model):
+        found[f"{path}.A"] = layer.lora_A[_NAME].weight
+        outer = layer.lora_B[_NAME]
+        if isinstance(outer, nn.Sequential):
+            found[f"{path}.R"], found[f"{path}.L"] = outer[0].weight, outer[1].weight
+        else:
+            found[f"{path}.B"] = outer.weight
+    return found
+
+
+def _trained(model: Any) -> dict[str, Any]:
+    return {
+        name: weight for name, weight in sorted(_weights(model).items()) if weight.requires_grad
+    }
 
 
 def _array(weight: Any) -> npt.NDArray[np.float32]:

@@ -210,14 +210,46 @@ def loss(
             f"a sequence of {longest} tokens does not fit the width of {width}; raise the width",
             code="too-long",
         )
-    device = forward.device_of(model)
     groups = [item.notes if isinstance(item, Pack) else (item,) for item in items]
-    ids = forward.pad([_joined(notes) for notes in groups], device=device, width=width)
     spans = [span for row, notes in enumerate(groups) for span in _spans(row, notes, labels)]
+    return summed(
+        model, groups, spans, width, labels=labels, smoothing=smoothing, recompute=recompute,
+        apart=any(isinstance(item, Pack) for item in items),
+    )  # fmt: skip
+
+
+def summed(
+    model: Any,
+    groups: Sequence[Sequence[Example]],
+    spans: Sequence[tuple[int, int, float]],
+    width: int,
+    *,
+    labels: Labels | None = None,
+    smoothing: float = 0.0,
+    recompute: bool = False,
+    apart: bool = True,
+) -> Tensor:
+    """Sum cross-entropies of chosen tokens over each row, with a factor each.
+
+    Args:
+        model: as for `loss`.
+        groups: the examples of each row, at least one.
+        spans: (row, column, factor) of each token whose cross-entropy counts.
+        width: what rows are padded to; none is longer.
+        labels: as for `loss`.
+        smoothing: as for `loss`.
+        recompute: as for `loss`.
+        apart: whether the examples of a row do not see each other; needed where there are several.
+
+    Returns:
+        Shape (len(groups),), in nats.
+    """
+    device = forward.device_of(model)
+    ids = forward.pad([_joined(notes) for notes in groups], device=device, width=width)
     rows, columns = torch.tensor([span[:2] for span in spans], device=device).T
     shares = torch.tensor([span[2] for span in spans], device=device)
     mask = positions = None
-    if any(isinstance(item, Pack) for item in items):
+    if apart:
         mask, positions = _apart(groups, width, like=next(iter(model.parameters())))
     with recomputed(model) if recompute else nullcontext():
         hidden = forward.hidden_at(model, ids, rows, columns - 1, mask=mask, positions=positions)
@@ -226,7 +258,7 @@ def loss(
         answers = [note.ids[note.prompt_tokens :] for notes in groups for note in notes]
         choices = [tokens for answer in answers for tokens in labels.choices(answer)]
     losses = head.cross_entropy(model, hidden, ids[rows, columns], choices, smoothing)
-    return losses.new_zeros(len(items)).index_add(0, rows, losses * shares)
+    return losses.new_zeros(len(groups)).index_add(0, rows, losses * shares)
 
 
 def _joined(notes: Sequence[Example]) -> tuple[int, ...]:

@@ -13,6 +13,13 @@ from server.state import State
 
 Arrays = Mapping[str, Any]
 
+# What the uniform mean is taken of; exact for the product, since the rest is the same everywhere.
+_MEANS = {
+    "ffa-lora": "uniform mean of B, A frozen",
+    "lora-xs": "uniform mean of R, A and L frozen",
+    "lora": "A and B of one institution",
+}
+
 
 def left_behind(log: Log, state: State, number: int) -> tuple[dict[str, Arrays], dict[str, str]]:
     """What an interrupted attempt at round `number` left: updates that count, and rejections.
@@ -81,7 +88,7 @@ def close(
         log.append(
             "aggregation",
             {
-                "method": "uniform mean of B, A frozen",
+                "method": _MEANS[state.plan.adapter.method],
                 "inputs": [
                     {"institution": name, "update_digest": arrays_digest(updates[name])}
                     for name in names

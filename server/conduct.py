@@ -9,7 +9,7 @@ import numpy as np
 
 from audit import signing
 from configs.run import Plan, Run
-from model import catalog, shapes
+from model import catalog, frozen
 from server import evaluate, flower, plans, publish
 from server import state as states
 from server.errors import ServerError
@@ -43,16 +43,15 @@ def train(folder: Folder, run: Run, *, resume: bool, show: Show | None = None) -
     plan = plans.make(run) if state is None else state.plan
     with flower.Session.open(folder) as link:
         if state is None:  # only now: an unreachable SuperLink must not use up the run's name
-            state = states.create(path, plan, _zeros(plan))
+            state = states.create(path, plan, _start(plan))
         tell = Progress(path / "progress.jsonl", show)
         _conductor(folder, state, link, tell).run(join_timeout_s=run.federation.join_timeout_s)
     return state
 
 
-def _zeros(plan: Plan) -> dict[str, np.ndarray]:
+def _start(plan: Plan) -> dict[str, np.ndarray]:
     """The adapter that round 0 starts from."""
-    wanted = shapes.shapes(catalog.find(plan.model), plans.adapter_spec(plan))
-    return {name: np.zeros(shape, dtype=np.float32) for name, shape in wanted.items()}
+    return frozen.start(catalog.find(plan.model), plans.adapter_spec(plan))
 
 
 def release(

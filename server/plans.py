@@ -53,7 +53,13 @@ def make(run: Run) -> Plan:
 def adapter_spec(run: Run | Plan) -> Spec:
     """The adapter of a run or plan in the model package's terms."""
     table = run.adapter
-    return Spec(rank=table.rank, alpha=table.alpha, targets=table.targets, seed=table.seed)
+    return Spec(
+        method=table.method,
+        rank=table.rank,
+        alpha=table.alpha,
+        targets=table.targets,
+        seed=table.seed,
+    )
 
 
 def document(plan: Plan) -> bytes:

@@ -98,11 +98,11 @@ def publish(
         )
     found = catalog.find(plan.model, expect_digest=plan.model_digest)
     spec = plans.adapter_spec(plan)
-    reference = state.adapter(plan.rounds)
-    a = frozen.factors(found, spec)
+    trained = state.adapter(plan.rounds)
+    reference, a = frozen.product(found, spec, trained)
     recipients = (OWN_COPY, *state.participants)
     tell("marking", recipients=list(recipients))
-    owner, keys, mark = _commit(folder, log, plan, reference, a, recipients)
+    owner, keys, mark = _commit(folder, log, plan, trained, a, recipients)
     identity = f"{plan.run}"
     marked = {
         name: watermark.mark(
@@ -129,7 +129,7 @@ def publish(
         tell("evaluating", records=len(rows))
         evaluated = evaluate.score(
             plan,
-            marked[OWN_COPY],
+            {**marked[OWN_COPY], **a},
             rows,
             description=description,
             progress=lambda arm, done, total: tell("scored", arm=arm, done=done, total=total),
@@ -179,7 +179,7 @@ def publish(
         "release",
         {
             "adapter_digest": own.adapter_digest,
-            "reference_digest": arrays_digest(reference),
+            "reference_digest": arrays_digest(trained),
             "card_digest": own.card_digest,
             "bom_digest": own.bom_digest,
             "folder_digest": own.folder_digest,
@@ -214,7 +214,7 @@ def _commit(
     folder: Folder,
     log: Log,
     plan: Plan,
-    reference: Mapping[str, Any],
+    trained: Mapping[str, Any],
     a: Mapping[str, Any],
     recipients: tuple[str, ...],
 ) -> tuple[trace.Key, dict[str, trace.Key], Mark]:
@@ -229,7 +229,7 @@ def _commit(
     owner = key("")
     keys = {name: key(name) for name in recipients}
     commitments = {name: keys[name].commitment for name in recipients}
-    mark = Mark(STRENGTH, arrays_digest(reference), {"owner": owner.commitment, **commitments})
+    mark = Mark(STRENGTH, arrays_digest(trained), {"owner": owner.commitment, **commitments})
     log.append(
         "watermark-committed",
         {

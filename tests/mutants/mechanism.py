@@ -211,14 +211,14 @@ MECHANISM = (
         "mean over the batch's tokens",
         _PROMPTS,
         "index_add(0, rows, losses * shares)",
-        "index_add(0, rows, losses * (len(items) / len(spans)))",
+        "index_add(0, rows, losses * (len(groups) / len(spans)))",
         sensitivity("each_persons_part_of_a_sites_sum_is_theirs_alone"),
     ),
     Mutant(
         "padding counts in the loss",
         _PROMPTS,
         "index_add(0, rows, losses * shares)",
-        "index_add(0, rows, losses * shares) * (longest / width)",
+        "index_add(0, rows, losses * shares) * (int(columns.max() + 1) / width)",
         sensitivity("an_examples_loss_depends_neither_on_its_padding_nor_on_the_others"),
     ),
 )
