@@ -208,7 +208,12 @@ def stated(folder: Folder) -> dict[str, str]:
 
 
 def group(
-    scrub: Scrub, base: Base, *, max_tokens: int, labels: Labels | None = None
+    scrub: Scrub,
+    base: Base,
+    *,
+    max_tokens: int,
+    labels: Labels | None = None,
+    thoughts: bool = False,
 ) -> tuple[tuple[Example, ...], ...]:
     """Encode every note and group by person: one item per person, in order of the person key.
 
@@ -217,6 +222,7 @@ def group(
         base: the model that encodes.
         max_tokens: longest sequence.
         labels: what a response may be; None is any text.
+        thoughts: whether the thought that a response begins with is learnt, or left out.
 
     Returns:
         One item for everybody in `scrub.people`; an empty one for whom nothing can be used.
@@ -224,12 +230,14 @@ def group(
     Raises:
         ClientError: nothing can be used of anybody.
     """
-    from model import prompts
+    from model import thoughts as thinking
 
     people: dict[str, list[Example]] = {person: [] for person in scrub.people}
     strange = 0
     for note in scrub.notes:
-        example = prompts.encode(base, note.instruction, note.response, max_tokens=max_tokens)
+        example = thinking.encode(
+            base, note.instruction, note.response, max_tokens=max_tokens, learn=thoughts
+        )
         if labels is None or example.ids[example.prompt_tokens :] in labels:
             people[note.person].append(example)
         else:
@@ -264,13 +272,13 @@ def preferences(
         ClientError: no note has a rejected answer.
     """
     from model import preferences as preferring
+    from model import thoughts as thinking
 
     people: dict[str, list[Preference]] = {person: [] for person in scrub.people}
     for note in scrub.notes:
         if note.rejected is not None:
-            item = preferring.encode(
-                base, note.instruction, note.response, note.rejected, max_tokens=max_tokens
-            )
+            better, worse = (thinking.split(text)[1] for text in (note.response, note.rejected))
+            item = preferring.encode(base, note.instruction, better, worse, max_tokens=max_tokens)
             people[note.person].append(preferring.refer(model, item))
     if not any(people.values()):
         raise ClientError(

@@ -291,6 +291,7 @@ class Tasks:
             base,
             max_tokens=plan.training.max_tokens,
             labels=labels_of(plan, base),
+            thoughts=plan.training.thoughts == "learn",
         )
 
     def _load(self, plan: Plan, digest: str) -> str:

@@ -146,6 +146,7 @@ class TrainingTable(Table):
     objective: Annotated[Literal["response", "label", "preference"], BeforeValidator(_offered)] = (
         "response"
     )
+    thoughts: Literal["drop", "learn"] = "drop"
     beta: Annotated[Positive, Field(le=10)] = 0.1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
@@ -193,6 +194,10 @@ class _Trains(Table):
     @model_validator(mode="after")
     def _labels_to_choose_from(self) -> Self:
         training = self.training
+        if training.thoughts == "learn" and training.objective != "response":
+            raise ValueError(
+                'training.thoughts = "learn" needs training.objective = "response"; use "drop"'
+            )
         if training.objective == "preference" and training.label_smoothing > 0:
             raise ValueError(
                 'training.label_smoothing has no place in "preference"; remove it or set 0'

@@ -108,13 +108,18 @@ def encode(model: Any, instruction: str, response: str, *, max_tokens: int) -> E
     return Example(ids=(*asked, *labels), prompt_tokens=len(asked))
 
 
-def prompt(model: Any, instruction: str, *, max_tokens: int) -> tuple[int, ...]:
+def prompt(
+    model: Any, instruction: str, *, max_tokens: int, thinking: bool = False
+) -> tuple[int, ...]:
     """Tokens up to where the answer begins, with the instruction's middle cut out if need be.
+
+    With `thinking`, up to where a thought begins.
 
     Raises:
         ModelError: max_tokens has no room for the chat format.
     """
-    return conversation(model, [{"role": "user", "content": instruction}], max_tokens=max_tokens)
+    asked = [{"role": "user", "content": instruction}]
+    return conversation(model, asked, max_tokens=max_tokens, thinking=thinking)
 
 
 def answer(model: Any, response: str) -> tuple[int, ...]:
@@ -129,7 +134,11 @@ def end_token(model: Any) -> int:
 
 
 def conversation(
-    model: Any, messages: Sequence[Mapping[str, str]], *, max_tokens: int
+    model: Any,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    max_tokens: int,
+    thinking: bool = False,
 ) -> tuple[int, ...]:
     """Tokens of a conversation up to where the next answer begins.
 
@@ -139,6 +148,7 @@ def conversation(
             `assistant` in turn, the last one `user`. A system message that the model's format
             has no place for is put before the first user message.
         max_tokens: the longest user message loses its middle until everything fits.
+        thinking: end in an open thought.
 
     Raises:
         ModelError: roles out of order, or no room.
@@ -155,7 +165,7 @@ def conversation(
         )
     if roles[0] == "system" and template.frame(tokenizer, roles) is None:
         roles, contents = roles[1:], [f"{contents[0]}\n\n{contents[1]}", *contents[2:]]
-    frame = _frame(tokenizer, roles)
+    frame = _frame(tokenizer, roles, thinking=thinking)
     texts = [template.tokens(tokenizer, content) for content in contents]
     excess = sum(map(len, [*frame.pieces, *texts])) - max_tokens
     if excess > 0:
@@ -298,8 +308,8 @@ def _apart(
     return mask[:, None], torch.tensor(places, device=like.device)
 
 
-def _frame(tokenizer: Any, roles: tuple[str, ...]) -> template.Frame:
-    frame = template.frame(tokenizer, roles)
+def _frame(tokenizer: Any, roles: tuple[str, ...], *, thinking: bool = False) -> template.Frame:
+    frame = template.frame(tokenizer, roles, thinking=thinking)
     if frame is None:
         raise ModelError(
             "the model's chat template does not take a user's message; use another model or "

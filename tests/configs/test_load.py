@@ -231,6 +231,7 @@ def test_both_factors_are_trained_at_one_institution_only() -> None:
     [
         ({"training": {"schedule": "cosine", "warmup_steps": 20}}, "leaves none"),
         ({"training": {"weight_decay": 100, "learning_rate": 0.01}}, "reaches 1"),
+        ({"training": {"objective": "preference", "thoughts": "learn"}}, "drop"),
         ({"training": {"objective": "preference", "label_smoothing": 0.1}}, "no place"),
         (
             {"training": {"objective": "preference"}, "privacy": {"notes_per_person": 2}},
