@@ -89,7 +89,7 @@ def plan(
     from client import estimate, folder
 
     facts = estimate.plan(folder.open_folder(directory), run_file)
-    _print(facts, as_json)
+    _print(facts if as_json else _flat(facts), as_json)
     if facts["decision"] != "acceptable":
         raise typer.Exit(3)
 
@@ -201,6 +201,15 @@ def _decide(directory: Path, run_name: str, decision: Literal["approved", "refus
     except OSError:
         raise ClientError(f"the decision cannot be written in {directory}; free space") from None
     typer.echo(f"{run_name} is {decision} (plan {decisions.digest(proposed)})")
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of facts as lines of their own."""
+    lines: dict[str, Any] = {}
+    for key, value in facts.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        lines |= {f"{key} {name}".strip(): item for name, item in inner.items()}
+    return lines
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from client import decisions, judge
+from client import decisions, judge, memory
 from client.border import spec
 from client.folder import Folder
 from configs.load import load
@@ -47,7 +47,18 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
     megabytes = values * 4 / 1e6
     lines = _lines(folder.data)
     passes = lines * run.privacy.sample_rate * proposed.steps
-    taken = seconds(found, tokens=passes * run.training.max_tokens / 2)
+    tokens = passes * run.training.max_tokens / 2
+    taken = seconds(found, tokens=tokens)
+    needed = {
+        precision: memory.gigabytes(
+            found,
+            trained=values,
+            longest=run.training.max_tokens,
+            chunk_tokens=folder.settings.runtime.chunk_tokens,
+            precision=precision,
+        )
+        for precision in ("float32", "bfloat16")
+    }
     return {
         "run": run.name,
         "decision": "acceptable" if verdict.reason == "none" else verdict.reason,
@@ -65,6 +76,8 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
         "megabytes_up": round(megabytes * run.privacy.rounds, 2),
         "megabytes_down": round(megabytes * run.privacy.rounds, 2),
         "minutes_at_most": round(taken / 60, 1) if lines else "unknown without records",
+        "memory_gb": {precision: round(size, 2) for precision, size in needed.items()},
+        "gpu_estimates": memory.by_device(found, needed=needed, tokens=tokens),
     }
 
 
