@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -143,6 +143,8 @@ def test_a_persons_contribution_does_not_depend_on_their_batch_mates(
 
 @settings(deadline=None, max_examples=10)
 @given(people=st.lists(notes, min_size=2, max_size=30), limit=st.integers(1, 80))
+# Several passes of several people of one width, whose gradients are cut: random ones seldom are.
+@example(people=[(1.0,), (2.0,), (-3.0,), (0.5,), (1.5,), (-2.0,)], limit=4)
 def test_the_physical_batch_size_does_not_change_the_sum(people: list[Note], limit: int) -> None:
     whole = sums(people, chunk_tokens=10_000)
     parts = sums(people, chunk_tokens=limit)
