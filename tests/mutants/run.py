@@ -96,8 +96,9 @@ def _import_heavy() -> None:
             importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)
     settings = importlib.import_module("hypothesis").settings
-    generate = importlib.import_module("hypothesis").Phase.generate
-    settings.register_profile("mutants", phases=[generate], database=None)  # no shrinking
+    phase = importlib.import_module("hypothesis").Phase
+    phases = [phase.explicit, phase.generate]  # no shrinking
+    settings.register_profile("mutants", phases=phases, database=None)
     settings.load_profile("mutants")
     gc.collect()
     gc.freeze()  # else every fork's collector touches, and so copies, all of it
