@@ -120,7 +120,7 @@ def _app(given: Sequence[str]) -> click.Command:
         ),
     ) -> None:
         del version
-        context.obj = {"recompute": _recompute}
+        context.obj = {"recompute": _recompute, "tokenize": _tokenize}
 
     chosen = _chosen(given)
     for name, (module, text) in _COMMANDS.items():
@@ -159,6 +159,13 @@ def _recompute(rows: Sequence[tuple[float, float, int]], delta: float) -> float:
     from privacy.plan import Mechanism, epsilon
 
     return epsilon([Mechanism(*row) for row in rows], delta=delta)
+
+
+def _tokenize(model: str, text: str) -> list[int]:
+    """A text in a model's tokens: what the verifier, which knows no models, is handed."""
+    from model.text_tokens import tokenize
+
+    return tokenize(model, text)
 
 
 def _die_with_parent() -> None:

@@ -5,6 +5,7 @@ plan.json               the plan, canonical JSON
 coordinator/            checkpoint and tile/..., the coordinator's log (c2sp.org/tlog-tiles)
 sites/<name>/           the same of each institution
 release/                the released adapter, if there is one
+disclosures/<name>      values that a party's log commits to, one a line, if any are shown
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +27,7 @@ PLAN = "plan.json"
 COORDINATOR = "coordinator"
 SITES = "sites"
 RELEASE = "release"
+DISCLOSURES = "disclosures"
 CHECKPOINT = "checkpoint"
 MAX_FILES = 100_000
 MAX_JSON_BYTES = 32 << 20
@@ -67,6 +69,7 @@ def write(
     sites: Mapping[str, Source],
     plan: bytes,
     release: Path | None = None,
+    disclosures: Mapping[str, Sequence[str]] | None = None,
 ) -> Bundle:
     """Compose a bundle from logs that were exported by `Log.checkpoint`.
 
@@ -77,6 +80,7 @@ def write(
         sites: each institution's log by its name.
         plan: the plan's canonical JSON bytes.
         release: the release folder, if the run has one.
+        disclosures: by party, the texts of `audit.disclosures` that the reader may see.
 
     Guarantees: the folder appears whole or not at all.
 
@@ -103,6 +107,11 @@ def write(
                 target = work / RELEASE / path.relative_to(release)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+        for name, shown in (disclosures or {}).items():
+            check_name(name)
+            (work / DISCLOSURES).mkdir(exist_ok=True)
+            text = "".join(f"{line}\n" for line in shown)
+            (work / DISCLOSURES / name).write_text(text, encoding="ascii")
         files: dict[str, canonical.JSON] = {
             path.relative_to(work).as_posix(): digests.file_digest(path) for path in _walk(work)
         }

@@ -6,28 +6,37 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audit import cli_officer
+from audit import cli_keys, cli_mark, cli_officer
 
 if TYPE_CHECKING:
     from audit.entries import Entry, Proven
     from audit.findings import Fault, Findings
-    from audit.trace import Score, Trace
 
 app = typer.Typer(no_args_is_help=True)
 cli_officer.register(app)
+for command in (
+    cli_keys.lock,
+    cli_keys.rotate,
+    cli_keys.revoke,
+    cli_keys.erase,
+    cli_keys.stamp,
+    cli_keys.witness,
+):
+    app.command()(command)
 _BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-_SMALLEST_P = 1e-300  # below it a double says 0, which no probability here is
 
 
 @app.command()
 def verify(
     context: typer.Context,
-    bundle: _BUNDLE,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder, or a zip of it.")
+    ],
     against: Annotated[
         Path | None,
         typer.Option(
@@ -42,6 +51,14 @@ def verify(
             "name to log key. May be repeated.",
         ),
     ] = None,
+    every_signature: Annotated[
+        bool,
+        typer.Option(
+            "--every-signature",
+            help="Check each entry's own signature even in logs of over 16384 entries, where those "
+            "of serving-access are else signed through the entries after them.",
+        ),
+    ] = False,
     as_json: _JSON = False,
 ) -> None:
     """Verify a bundle offline: intact, complete, consistent, signed by whom, ε spent of cap.
@@ -50,17 +67,19 @@ def verify(
 
     Ends with 0 if every check holds and with 4 if one does not.
     """
-    from audit import trusted
+    from audit import archive, trusted
     from audit import verify as verifier
     from audit.errors import AuditError
 
     pinned = trusted.keys(trust or ())
-    findings = verifier.verify(
-        bundle,
-        recompute=context.obj["recompute"],
-        against=None if against is None else trusted.checkpoint(against),
-        trust=pinned,
-    )
+    with archive.opened(bundle) as folder:
+        findings = verifier.verify(
+            folder,
+            recompute=context.obj["recompute"],
+            against=None if against is None else trusted.checkpoint(against),
+            trust=pinned,
+            every=every_signature,
+        )
     if as_json:
         typer.echo(json.dumps(findings.to_json()))
     else:
@@ -153,33 +172,6 @@ def show(
         raise AuditError(_first(bundle, faults), code="faulty")
 
 
-@app.command()
-def detect(
-    adapter: Annotated[
-        Path, typer.Argument(metavar="ADAPTER", help="PEFT adapter folder or safetensors file.")
-    ],
-    key: Annotated[
-        Path, typer.Option(metavar="KEY", help="watermark-key.json of the release; a secret.")
-    ],
-    as_json: _JSON = False,
-) -> None:
-    """Test an adapter for a release's watermark: ours or not shown, and whose copy.
-
-    Example: privity audit detect suspect/ --key watermark-key.json
-
-    Ends with 0 whatever the verdict: each is an answer.
-    """
-    from audit import trace
-
-    found = trace.detect_folder(adapter, key)
-    if as_json:
-        document: dict[str, Any] = asdict(found)
-        document["smallest_p_value"] = _SMALLEST_P
-        typer.echo(json.dumps(document))
-        return
-    _print_trace(found)
-
-
 def _print_findings(bundle: Path, findings: Findings) -> None:
     typer.echo(f"bundle {bundle}, run {findings.run or 'unknown'}")
     for heading, lines in findings.sections():
@@ -227,31 +219,6 @@ def _print_proven(proven: Proven, as_json: bool) -> None:
     typer.echo("the signature holds, and the proof leads from the leaf to the signed root")
 
 
-def _print_trace(found: Trace) -> None:
-    typer.echo(f"verdict: {found.verdict}")
-    if found.attributed:
-        typer.echo(f"copy of: {', '.join(found.attributed)}")
-    typer.echo(f"release: {found.release}")
-    for label, score in (("owner", found.owner), *((s.name, s) for s in found.recipients)):
-        typer.echo(f"key of {label}: {_score(score)}")
-    typer.echo(
-        f"tests: {found.tests} keys; multiply a bound by {found.tests} for the chance that any "
-        "key that has nothing to do with the adapter scores as high"
-    )
-    if found.ignored:
-        typer.echo(f"not looked at: {found.ignored} tensors that are no LoRA factors")
-    typer.echo("NO EVIDENCE never means 'not ours': distillation or much retraining erases a mark.")
-
-
-def _score(score: Score) -> str:
-    found = score.detection
-    return f"z {found.z:.2f}, p {_tiny(found.p_value)}, bound {_tiny(found.bound)}"
-
-
-def _tiny(value: float) -> str:
-    return f"{value:.3g}" if value > _SMALLEST_P else f"<= {_SMALLEST_P:g}"
-
-
 def _about(item: Entry) -> set[str]:
     fields = item.event.fields
     return {item.name} | {fields[word] for word in ("institution", "name") if word in fields}
@@ -276,3 +243,8 @@ def _first(bundle: Path, faults: Sequence[Fault]) -> str:
     more = len(faults) - 1
     tail = f" (and {more} more)" if more else ""
     return f"{bundle} does not verify: {faults[0].where}: {faults[0].sentence}{tail}"
+
+
+app.command("detect")(cli_mark.detect)
+app.command("trace")(cli_mark.trace)
+app.command("disclose")(cli_mark.disclose)

@@ -70,7 +70,7 @@ def export(
     with 4, and writes nothing, if a byte of the bundle is not what was signed.
     """
     from audit import bundle as bundles
-    from audit import formats, reading, verify
+    from audit import formats, stored, verify
     from audit.errors import AuditError
 
     if form not in formats.FORMS:
@@ -84,7 +84,7 @@ def export(
             f"{bundle} is damaged: {first.where}: {first.sentence}; nothing was written",
             code="faulty",
         )
-    count = formats.write(reading.merged(bundles.read(bundle)), form, out)
+    count = formats.write(stored.merged(bundles.read(bundle)), form, out)
     typer.echo(f"written: {out}, {count} entries")
 
 
@@ -120,17 +120,17 @@ def sign_off(
     Ends with 4 if a log is not, any more, the one that was signed off.
     """
     from audit import bundle as bundles
-    from audit import reading, verify
+    from audit import stored, verify
     from audit.errors import AuditError
     from audit.signoff import DECISIONS, Officer
 
     opened, desk = bundles.read(bundle), Officer.open(officer)
     if log:
         held = verify.verify(bundle, recompute=context.obj["recompute"]).ok
-        known = reading.logs(opened)
+        known = stored.logs(opened)
         if last is None and log in known:
-            last = reading.stated(opened, *known[log])[0].size - 1
-        read = (r for r in reading.records(opened, log) if first <= r.entry.index <= (last or 0))
+            last = stored.stated(opened, *known[log])[0].size - 1
+        read = (r for r in stored.records(opened, log) if first <= r.entry.index <= (last or 0))
         problems = sum(1 for r in read if r.entry.problem) if log in known else 0
         desk.sign(
             opened,

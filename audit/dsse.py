@@ -6,15 +6,19 @@ reader ever has to write JSON again to check one.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from audit import canonical
 from audit.errors import BadSignature, Malformed
+from audit.signer import Signer
 
+FORM = b'{"payload":"%b","payloadType":"%b","signatures":[{"keyid":"%b","sig":"%b"}]}'
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
@@ -32,6 +36,7 @@ class Envelope:
         return canonical.decode(self.payload, where="a statement")
 
 
+@lru_cache(maxsize=1024)
 def keyid(public: bytes) -> str:
     """Return the id that securesystemslib gives to a raw Ed25519 public key."""
     return canonical.digest(
@@ -47,19 +52,14 @@ def pae(payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def seal(payload: bytes, key: Ed25519PrivateKey) -> bytes:
+def seal(payload: bytes, key: Signer) -> bytes:
     """Sign a payload and return the envelope's canonical bytes."""
-    return canonical.encode(
-        {
-            "payload": canonical.to_base64(payload),
-            "payloadType": PAYLOAD_TYPE,
-            "signatures": [
-                {
-                    "keyid": keyid(key.public_key().public_bytes_raw()),
-                    "sig": canonical.to_base64(key.sign(pae(payload))),
-                }
-            ],
-        }
+    # Base64 and hexadecimal need no escapes, so this is canonical as it stands.
+    return FORM % (
+        base64.b64encode(payload),
+        PAYLOAD_TYPE.encode(),
+        keyid(key.public_key().public_bytes_raw()).encode(),
+        base64.b64encode(key.sign(pae(payload))),
     )
 
 

@@ -21,18 +21,27 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "approval": ("decision", "by"),
     "pii-scrub": ("profile",),
     "scrub-review": ("reviewer", "sampled", "accepted", "missed", "damaged", "miss_bound"),
+    "withdrawal": (),
     "budget-reserved": ("epsilon_before", "epsilon_after", "cap", "delta", "steps", "rounds"),
     "dp-training": ("noise_multiplier", "sample_rate", "steps", "clip_norm", "unit", "adjacency"),
     "egress": ("verdict", "code"),
+    "node-key-renewed": (),
     "release-received": ("release_digest",),
+    "request-refused": ("request", "word"),
+    "trainer-started": ("network",),
+    "access-refused": ("interface",),
     "privacy-audit": ("verdict", "effort", "epsilon", "delta"),
+    "serving": ("state", "condition", "engine", "input_policy", "output_policy"),
     "institution-joined": ("name",),
     "institution-revoked": ("name",),
+    "institution-renewed": ("name",),
     "run-started": ("institutions", "quorum"),
     "update-accepted": ("institution", "update_digest"),
     "update-rejected": ("institution", "reason"),
     "aggregation": ("method", "output_adapter"),
     "round-closed": ("accepted", "rejected", "absent"),
+    "watermark-keys": ("tree_size", "strength"),
+    "broadcast-marked": ("input_adapter",),
     "watermark-committed": ("strength",),
     "watermark-embedded": (),
     "evaluation": ("data", "records"),
@@ -40,6 +49,17 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "run-finished": ("outcome", "rounds", "participants"),
     "verifier-run": ("verdict",),
     "review-signoff": ("log", "first", "last", "decision", "verdict"),
+    "exchange": ("direction", "verdict", "code"),
+    "key-rotated": ("reason",),
+    "key-revoked": ("size", "reason"),
+    "serving-access": ("route", "outcome"),
+    "config-changed": ("subject", "after"),
+    "export": ("form", "entries"),
+    "incident": ("code", "severity", "state"),
+    "clock-anomaly": ("before", "seen"),
+    "witness-refused": ("origin", "reason"),
+    "disclosure-erased": ("reason",),
+    "retention-pruned": ("retention", "before", "disclosures"),
 }
 _DIGEST_SHOWN = 19  # "sha256:" and 12 digits
 
@@ -66,10 +86,20 @@ class Entry:
             return f"the run was refused by {fields['by']}"
         if kind == "egress" and fields["verdict"] != "cleared":
             return f"the gate let nothing out: {fields['code']}"
+        if kind == "request-refused":
+            return f"a request was refused: {fields['request']}, {fields['word']}"
+        if kind == "trainer-started" and fields["network"] != "none":
+            return "the trainer had the network"
+        if kind == "access-refused":
+            return f"somebody was refused at the {fields['interface']} interface"
         if kind == "privacy-audit" and fields["verdict"] != "passed":
             return f"the audit of the software ended: {fields['verdict']}"
         if kind == "scrub-review" and fields["missed"]:
             return f"a reviewer found identifiers left in {fields['missed']} records"
+        if kind == "serving" and fields["state"] == "rolled-back":
+            return "a release on trial was rolled back"
+        if kind == "serving" and fields["condition"] == "failing":
+            return "the service failed in this period"
         if kind == "update-rejected":
             return f"the update of {fields['institution']} was rejected: {fields['reason']}"
         if kind == "round-closed":
@@ -81,6 +111,14 @@ class Entry:
             return f"the run ended: {fields['outcome']}"
         if kind == "verifier-run" and fields["verdict"] != "ok":
             return "a verifier found faults"
+        if kind == "incident" and fields["state"] == "opened":
+            return f"an incident of severity {fields['severity']}: {fields['code']}"
+        if kind == "witness-refused":
+            return f"the log {fields['origin']} was not cosigned: {fields['reason']}"
+        if kind == "clock-anomaly":
+            return "the clock went back"
+        if kind == "key-revoked":
+            return f"a key was revoked: {fields['reason']}"
         return ""
 
     def to_json(self) -> dict[str, Any]:

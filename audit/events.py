@@ -107,7 +107,6 @@ def statement(
     if kind not in KINDS:
         raise EventInvalid(f"there is no event of kind {kind[:64]!r}")
     KINDS[kind].check(fields, kind)
-    named = list(subjects) or [Subject("fields", canonical.digest(canonical.encode(dict(fields))))]
     header: dict[str, JSON] = {
         "emitter": emitter,
         "origin": origin,
@@ -117,16 +116,18 @@ def statement(
     }
     header |= {} if run is None else {"run": run}
     header |= {} if round is None else {"round": round}
-    built: dict[str, JSON] = {
+    _check_header(header, kind)
+    named = list(subjects) or [Subject("fields", canonical.digest(canonical.encode(dict(fields))))]
+    about: list[JSON] = [
+        {"name": s.name, "digest": {"sha256": s.digest.removeprefix("sha256:")}} for s in named
+    ]
+    _subjects(about, kind)
+    return {
         "_type": STATEMENT_TYPE,
-        "subject": [
-            {"name": s.name, "digest": {"sha256": s.digest.removeprefix("sha256:")}} for s in named
-        ],
+        "subject": about,
         "predicateType": f"{PREDICATE_BASE}{kind}/{PREDICATE_VERSION}",
         "predicate": {**header, "fields": dict(fields)},
     }
-    check(built)
-    return built
 
 
 def check(value: object) -> None:
@@ -163,15 +164,10 @@ def read(value: object) -> Event:
     if not isinstance(predicate, Mapping) or "fields" not in predicate:
         raise EventInvalid(f"a {kind} event has no fields")
     header = {name: item for name, item in predicate.items() if name != "fields"}
-    HEADER.check(header, kind)
+    _check_header(header, kind)
     fields = predicate["fields"]
     KINDS[kind].check(fields, kind)
-    for name, kinds in NEEDED.items():
-        if kind in kinds and name not in header:
-            raise EventInvalid(f"a {kind} event does not say its {name}")
     subjects = _subjects(value["subject"], kind)
-    if kind == "dp-training" and [s.name for s in subjects] != ["update"]:
-        raise EventInvalid("a dp-training event is not about one subject named 'update'")
     try:
         moment = datetime.strptime(header["time"], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
     except ValueError:
@@ -190,6 +186,13 @@ def read(value: object) -> Event:
     )
 
 
+def _check_header(header: Mapping[str, object], kind: str) -> None:
+    HEADER.check(header, kind)
+    for name, kinds in NEEDED.items():
+        if kind in kinds and name not in header:
+            raise EventInvalid(f"a {kind} event does not say its {name}")
+
+
 def _subjects(value: object, kind: str) -> tuple[Subject, ...]:
     if not isinstance(value, list) or not value:
         raise EventInvalid(f"a {kind} event has no subject")
@@ -205,4 +208,6 @@ def _subjects(value: object, kind: str) -> tuple[Subject, ...]:
         if not exact:
             raise EventInvalid(f"a subject of a {kind} event has an unknown field")
         found.append(subject)
+    if kind == "dp-training" and [s.name for s in found] != ["update"]:
+        raise EventInvalid("a dp-training event is not about one subject named 'update'")
     return tuple(found)

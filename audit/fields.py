@@ -36,13 +36,17 @@ class Pattern:
     pattern: str
     meaning: str
     most: int = 128
+    _compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_compiled", re.compile(self.pattern))
 
     def check(self, value: object, where: str) -> None:
         """Raise EventInvalid unless the value is such a text."""
         if (
             not isinstance(value, str)
             or len(value) > self.most
-            or not re.fullmatch(self.pattern, value)
+            or not self._compiled.fullmatch(value)
         ):
             raise EventInvalid(f"{where} is not {self.meaning}")
 
@@ -133,27 +137,29 @@ class Table:
 
     required: Mapping[str, Type]
     optional: Mapping[str, Type] = field(default_factory=dict)
+    known: Mapping[str, Type] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "known", {**self.required, **self.optional})
 
     def check(self, value: object, where: str) -> None:
         """Raise EventInvalid unless the value is such an object."""
         if not isinstance(value, Mapping):
             raise EventInvalid(f"{where} is not an object")
-        known = {**self.required, **self.optional}
-        for name in sorted(value, key=str):
-            if name not in known:
+        for name in value:
+            if name not in self.known:
                 raise EventInvalid(f"{where} has the unknown field {str(name)[:64]!r}; remove it")
         for name in self.required:
             if name not in value:
                 raise EventInvalid(f"{where} lacks the field {name!r}; add it")
         for name, item in value.items():
-            known[name].check(item, f"{where}.{name}")
+            self.known[name].check(item, f"{where}.{name}")
 
     def schema(self) -> dict[str, JSON]:
         """Return the JSON Schema of this type."""
-        known = {**self.required, **self.optional}
         return {
             "type": "object",
-            "properties": {name: kind.schema() for name, kind in sorted(known.items())},
+            "properties": {name: kind.schema() for name, kind in sorted(self.known.items())},
             "required": sorted(self.required),
             "additionalProperties": False,
         }

@@ -17,7 +17,7 @@ from typing import Any
 
 from audit.errors import AuditError
 from audit.events import PREDICATE_BASE, PREDICATE_VERSION
-from audit.reading import Record
+from audit.stored import Record
 
 _COLUMNS = ("entry", "time", "emitter", "kind", "run", "round", "facts", "problem", "leaf")
 _PLACES = PREDICATE_BASE.replace("predicates", "entries").rstrip("/")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audit import reading
+from audit import stored
 from audit.bundle import Bundle
 from audit.entries import Entry
 from audit.errors import AuditError
@@ -179,7 +179,7 @@ def opened(bundle: Bundle, folder: Path) -> Index:
     """
     path = folder / f"{_stamp(bundle)}.sqlite"
     if not path.exists():
-        build(path, (record.entry for record in reading.merged(bundle)), run=bundle.run)
+        build(path, (record.entry for record in stored.merged(bundle)), run=bundle.run)
     return Index(path)
 
 

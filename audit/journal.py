@@ -127,6 +127,12 @@ class Journal:
                 raise
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the other threads of this process from reading and writing."""
+        with self._lock:
+            yield
+
+    @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """Run the body on what is committed."""
         with self._guard():

@@ -1,4 +1,4 @@
-"""The three Ed25519 keys of one institution or coordinator, one file each, mode 0600."""
+"""The three Ed25519 keys of one institution or coordinator: files of mode 0600, or in a token."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit import canonical, note
+from audit import canonical, hsm, note, vault
+from audit import passphrase as secret
 from audit.errors import AuditError, Malformed
+from audit.signer import Signer
 
 ROLES = ("log", "event", "witness")
 _ALGORITHMS = {"log": note.ED25519, "event": note.ED25519, "witness": note.COSIGNATURE_V1}
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,62}")
-_PUBLIC_FILE = "public.json"
+PUBLIC = "public.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,9 @@ class KeyRing:
     """The private keys of one party. They never leave its machine."""
 
     name: str
-    log: Ed25519PrivateKey = field(repr=False)
-    event: Ed25519PrivateKey = field(repr=False)
-    witness: Ed25519PrivateKey = field(repr=False)
+    log: Signer = field(repr=False)
+    event: Signer = field(repr=False)
+    witness: Signer = field(repr=False)
 
     def public(self) -> PublicKeys:
         """Return the part that others may know."""
@@ -100,8 +102,17 @@ def check_name(name: str) -> None:
         )
 
 
-def create(folder: Path, name: str) -> KeyRing:
-    """Make a party's keys as PKCS #8 PEM files of mode 0600 in `folder` (mode 0700).
+def create(
+    folder: Path, name: str, *, passphrase: bytes | None = None, token: hsm.Token | None = None
+) -> KeyRing:
+    """Make a party's keys: PKCS #8 PEM files of mode 0600 in `folder` (mode 0700), or in a token.
+
+    Args:
+        folder: where the files go, `public.json` in any case.
+        name: the party's name.
+        passphrase: locks the files; by default the one that the environment names a file for
+            (`audit.passphrase`), and without that the files are not locked.
+        token: make the keys in this PKCS #11 token, with the passphrase as its PIN.
 
     Guarantees: an existing key is never overwritten; each file is durable before the call returns.
 
@@ -109,17 +120,20 @@ def create(folder: Path, name: str) -> KeyRing:
         AuditError: a key is already there, or the folder cannot be written.
     """
     check_name(name)
-    keys = KeyRing(name, *(Ed25519PrivateKey.generate() for _ in ROLES))
+    locked = secret.configured() if passphrase is None else passphrase
+    if token is None:
+        made = [Ed25519PrivateKey.generate() for _ in ROLES]
+        files = {f"{role}.pem": pem(key, locked) for role, key in zip(ROLES, made, strict=True)}
+        keys = KeyRing(name, *made)
+    else:
+        pin = locked or secret.find(str(folder))
+        keys = KeyRing(name, *(hsm.generate(token, role, pin) for role in ROLES))
+        files = {hsm.FILE: hsm.text(token)}
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for role in ROLES:
-            pem = getattr(keys, role).private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            _write_once(folder / f"{role}.pem", pem)
-        _write_once(folder / _PUBLIC_FILE, canonical.encode(keys.public().to_json()) + b"\n")
+        for file, data in files.items():
+            _write_once(folder / file, data)
+        _write_once(folder / PUBLIC, canonical.encode(keys.public().to_json()) + b"\n")
     except FileExistsError:
         raise AuditError(
             f"{folder} already holds keys; use them or choose another folder",
@@ -133,32 +147,68 @@ def create(folder: Path, name: str) -> KeyRing:
     return keys
 
 
-def load(folder: Path) -> KeyRing:
+def pem(key: Ed25519PrivateKey, passphrase: bytes | None) -> bytes:
+    """Return a private key as PEM, locked if there is a passphrase."""
+    if passphrase is not None:
+        return vault.seal(key, passphrase)
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def public_keys(folder: Path) -> PublicKeys:
+    """Read the public keys of a keys folder.
+
+    Raises:
+        AuditError: there are none.
+    """
+    try:
+        data = (folder / PUBLIC).read_bytes().rstrip(b"\n")
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+    return PublicKeys.from_json(canonical.decode(data, where=PUBLIC))
+
+
+def load(folder: Path, *, passphrase: bytes | None = None) -> KeyRing:
     """Read a party's keys.
+
+    Args:
+        folder: the keys folder.
+        passphrase: opens locked keys; by default `audit.passphrase.find` provides it.
 
     Raises:
         AuditError: a file is missing, unreadable, open to other users, or not the key that the
-            folder's public keys name.
+            folder's public keys name; or the passphrase is wrong or missing.
     """
+    stated = public_keys(folder)
     try:
-        stated = PublicKeys.from_json(
-            canonical.decode(
-                (folder / _PUBLIC_FILE).read_bytes().rstrip(b"\n"), where="public.json"
+        if (folder / hsm.FILE).exists():
+            token = hsm.read(folder / hsm.FILE)
+            pin = passphrase or secret.find(str(folder))
+            loaded = KeyRing(stated.name, *(hsm.load(token, role, pin) for role in ROLES))
+        else:
+            loaded = KeyRing(
+                stated.name, *(_read_private(folder / f"{role}.pem", passphrase) for role in ROLES)
             )
-        )
-        loaded = KeyRing(stated.name, *(_read_private(folder / f"{role}.pem") for role in ROLES))
     except OSError as error:
-        raise AuditError(
-            f"keys cannot be read from {folder} ({error.strerror}); create them first",
-            code="keys",
-            exit_code=2,
-        ) from None
+        raise _unreadable(folder, error) from None
     if loaded.public() != stated:
         raise AuditError(
-            f"the private keys in {folder} are not those of {_PUBLIC_FILE}; restore the folder",
+            f"the private keys in {folder} are not those of {PUBLIC}; restore the folder, or "
+            "finish a rotation with privity audit rotate",
             code="keys",
         )
     return loaded
+
+
+def _unreadable(folder: Path, error: OSError) -> AuditError:
+    return AuditError(
+        f"keys cannot be read from {folder} ({error.strerror}); create them first",
+        code="keys",
+        exit_code=2,
+    )
 
 
 def _write_once(path: Path, data: bytes) -> None:
@@ -169,7 +219,7 @@ def _write_once(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _read_private(path: Path) -> Ed25519PrivateKey:
+def _read_private(path: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
     with path.open("rb") as stream:
         if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o077:
             raise AuditError(
@@ -178,6 +228,17 @@ def _read_private(path: Path) -> Ed25519PrivateKey:
                 exit_code=2,
             )
         data = stream.read(65536)
+    if vault.is_sealed(data):
+        where = str(path.parent)
+        opened = vault.unseal(data, passphrase or secret.find(where))
+        if opened is None:
+            secret.forget(where)
+            raise AuditError(
+                f"the passphrase does not open {path}; give the right one",
+                code="wrong-passphrase",
+                exit_code=2,
+            )
+        return opened
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError):

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from audit import kinds_coordinator, kinds_officer, kinds_site
-from audit.fields import DIGEST, KEYS, TEXT, OneOf, Table
+from audit import kinds_coordinator, kinds_either, kinds_officer, kinds_site
+from audit.fields import Table
 
-_EITHER: Mapping[str, Table] = {
-    "log-started": Table({"origin": TEXT, "software": TEXT, "keys": KEYS}),
-    "verifier-run": Table({"bundle_digest": DIGEST, "verdict": OneOf(("ok", "faults"))}),
-}
 KINDS: Mapping[str, Table] = {
-    **_EITHER,
+    **kinds_either.KINDS,
     **kinds_site.KINDS,
     **kinds_coordinator.KINDS,
     **kinds_officer.KINDS,
 }
 IN_ROUND = kinds_site.IN_ROUND | kinds_coordinator.IN_ROUND
-IN_RUN = kinds_site.IN_RUN | kinds_coordinator.IN_RUN
+IN_RUN = kinds_either.IN_RUN | kinds_site.IN_RUN | kinds_coordinator.IN_RUN
+BULK = kinds_either.BULK

@@ -16,14 +16,20 @@ from audit.fields import (
     TEXT,
     ListOf,
     MapOf,
+    OneOf,
     Table,
 )
 
 _SCORES = Table({"accuracy": DECIMAL, "loss": DECIMAL, "macro_f1": DECIMAL})
 _UPDATE = Table({"institution": NAME, "update_digest": DIGEST})
+_COMMITMENT = Table({"recipient": NAME, "commitment": DIGEST})
+_COPY = Table({"recipient": NAME, "adapter_digest": DIGEST})
 KINDS: Mapping[str, Table] = {
     "institution-joined": Table({"name": NAME, "keys": KEYS}),
     "institution-revoked": Table({"name": NAME}),
+    # Somebody without the right key or token; at most a few of each sort are written down.
+    "access-refused": Table({"interface": OneOf(("fleet", "control", "runtime", "other"))}),
+    "institution-renewed": Table({"name": NAME, "node_key_digest": DIGEST}),
     "run-started": Table(
         {
             "plan_digest": DIGEST,
@@ -59,6 +65,22 @@ KINDS: Mapping[str, Table] = {
             "site_checkpoints": MapOf(NOTE),
         }
     ),
+    # Before anything is sent: subkeys bound to the log's head (RFC 6962) right before this entry.
+    "watermark-keys": Table(
+        {
+            "tree_size": COUNT,
+            "tree_root": DIGEST,
+            "basis_digest": DIGEST,
+            "table_digest": DIGEST,
+            "detector_digest": DIGEST,
+            "strength": DECIMAL,
+            "commitments": ListOf(_COMMITMENT, distinct=True),
+        },
+        # "unmarked" where what travels is no factor B that a mark could be put into.
+        {"broadcasts": OneOf(("unmarked",))},
+    ),
+    # What each site gets as the start of a round; its own statement names the same digest.
+    "broadcast-marked": Table({"input_adapter": DIGEST, "copies": ListOf(_COPY, distinct=True)}),
     "watermark-committed": Table(
         {
             "reference_digest": DIGEST,
@@ -66,12 +88,10 @@ KINDS: Mapping[str, Table] = {
             "table_digest": DIGEST,
             "detector_digest": DIGEST,
             "strength": DECIMAL,
-            "commitments": ListOf(Table({"recipient": NAME, "commitment": DIGEST}), distinct=True),
+            "commitments": ListOf(_COMMITMENT, distinct=True),
         }
     ),
-    "watermark-embedded": Table(
-        {"copies": ListOf(Table({"recipient": NAME, "adapter_digest": DIGEST}), distinct=True)}
-    ),
+    "watermark-embedded": Table({"copies": ListOf(_COPY, distinct=True)}),
     "evaluation": Table({"data": TEXT, "records": COUNT, "base": _SCORES, "released": _SCORES}),
     "release": Table(
         {
@@ -99,7 +119,9 @@ KINDS: Mapping[str, Table] = {
         {"outcome": CODE, "rounds": COUNT, "participants": ListOf(NAME, distinct=True)}
     ),
 }
-IN_ROUND = frozenset({"aggregation", "round-closed", "update-accepted", "update-rejected"})
+IN_ROUND = frozenset(
+    {"aggregation", "broadcast-marked", "round-closed", "update-accepted", "update-rejected"}
+)
 IN_RUN = IN_ROUND | {
     "evaluation",
     "release",
@@ -107,4 +129,5 @@ IN_RUN = IN_ROUND | {
     "run-started",
     "watermark-committed",
     "watermark-embedded",
+    "watermark-keys",
 }

@@ -35,6 +35,8 @@ KINDS: Mapping[str, Table] = {
             "report_digest": DIGEST,
         }
     ),
+    # That somebody withdrew, and nothing about whom: the site can show it with its salt.
+    "withdrawal": Table({"person_commitment": DIGEST}),
     "budget-reserved": Table(
         {
             "plan_digest": DIGEST,
@@ -63,12 +65,25 @@ KINDS: Mapping[str, Table] = {
             "delta": DECIMAL,
             "ledger_head": DIGEST,
             "input_digest": DIGEST,
-        }
+        },
+        # How many columns of each B were trained, where that is not all of them.
+        {"columns": COUNT},
     ),
     "egress": Table(
         {"verdict": OneOf(("cleared", "denied")), "code": CODE, "update_digest": DIGEST}
     ),
+    "node-key-renewed": Table({"node_key_digest": DIGEST}),
     "release-received": Table({"release_digest": DIGEST}),
+    # What was asked here, and the fixed word that left in place of an answer, if any word left.
+    "request-refused": Table(
+        {
+            "request": OneOf(("propose", "round", "close", "task", "answer", "unknown")),
+            "word": CODE,
+        },
+        {"plan_digest": DIGEST},
+    ),
+    # Whether the process that opens records could be cut off from the network.
+    "trainer-started": Table({"network": OneOf(("none", "open"))}),
     # Attacks on the software with made-up people: nothing in it depends on a record.
     "privacy-audit": Table(
         {
@@ -98,6 +113,17 @@ KINDS: Mapping[str, Table] = {
             "report_digest": DIGEST,
         }
     ),
+    # A period of service of one release: no question, no user and no number of either.
+    "serving": Table(
+        {
+            "release_digest": DIGEST,
+            "state": OneOf(("started", "going", "rolled-back", "stopped")),
+            "engine": OneOf(("embedded", "upstream")),
+            "input_policy": OneOf(("off", "scrub", "refuse")),
+            "output_policy": OneOf(("off", "scrub")),
+            "condition": OneOf(("idle", "good", "strained", "failing")),
+        }
+    ),
 }
 IN_ROUND = frozenset({"dp-training", "egress"})
 IN_RUN = IN_ROUND | {
@@ -106,4 +132,5 @@ IN_RUN = IN_ROUND | {
     "pii-scrub",
     "privacy-audit",
     "release-received",
+    "trainer-started",
 }

@@ -1,7 +1,6 @@
 """One party's append-only log: a journal, its Merkle tree, and the static files made from both.
 
-An event is durable when `append` returns. `checkpoint` exports the tiles first, then signs, then
-publishes, so that nothing is ever signed that a reader could not fetch.
+An event is durable when `append` returns.
 """
 
 from __future__ import annotations
@@ -9,20 +8,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from audit import canonical, dsse, events, export, kinds, merkle, note, tiles
+from audit import canonical, dsse, events, kinds, merkle, note, rotation, tenure, tiles
 from audit.canonical import JSON
-from audit.errors import AuditError, BadSignature, EventInvalid, LogDamaged
+from audit.errors import AuditError, EventInvalid, LogDamaged
 from audit.events import Subject
+from audit.grouping import Group
 from audit.journal import Journal
 from audit.keys import KeyRing, PublicKeys
+from audit.publishing import Publisher
+from audit.tenure import Tenure
 
 JOURNAL = "journal.sqlite"
-CHECKPOINT = "checkpoint"
-_RECENT = 256  # checkpoints that a late cosignature may still belong to
+_JUMP = timedelta(seconds=1)  # backwards; less is the clock being set right
+
 
 Clock = Callable[[], datetime]
 
@@ -66,9 +68,14 @@ class Log:
         self.folder = folder
         self.origin = origin
         self._journal = journal
-        self._keys = keys
+        self._keys, self._public = keys, keys.public()
         self._now = now
         self._tree = merkle.Tree()
+        self._group = Group(journal, begin=self._begin, undo=self._undo)
+        self._publisher = Publisher(folder, journal, self._tree, origin)
+        self._stored = 0  # leaves of the tree that are in the journal for certain
+        self._tenure = Tenure(folder)
+        self._last: datetime | None = None  # time of the newest entry
 
     @classmethod
     def create(
@@ -78,6 +85,7 @@ class Log:
         keys: KeyRing,
         origin: str | None = None,
         software: str = "privity",
+        expires: datetime | None = None,
         now: Clock = _now,
     ) -> Log:
         """Start a log and write its first entry, `log-started`.
@@ -87,6 +95,7 @@ class Log:
             keys: the party's keys; its name is the emitter of every event.
             origin: the log's name in checkpoints; by default the log key's name.
             software: what writes the log, for the first entry.
+            expires: when the keys end; nothing is appended after that but a rotation.
             now: the clock.
 
         Raises:
@@ -98,6 +107,7 @@ class Log:
             "software": software,
             "keys": keys.public().to_json(),
         }
+        started |= {} if expires is None else {"keys_expire": events.timestamp(expires)}
         kinds.KINDS["log-started"].check(started, "log-started")
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal.create(folder / JOURNAL, emitter=keys.name, origin=origin)
@@ -125,7 +135,10 @@ class Log:
                 exit_code=2,
             )
         log = cls(folder, journal, keys, identity[1], now)
-        log._check()
+        with journal.write() as db:
+            log._catch_up(db)
+            log._tenure.check(keys.public())
+            log._publisher.check(db, log._tenure.history)
         return log
 
     def close(self) -> None:
@@ -142,7 +155,7 @@ class Log:
     @property
     def keys(self) -> PublicKeys:
         """The public keys of the log's owner."""
-        return self._keys.public()
+        return self._public
 
     def append(
         self,
@@ -156,14 +169,15 @@ class Log:
         """Sign an event and write it as the next entry.
 
         Guarantees: durable before the call returns; `seq` and `prev` are set under the journal's
-        write lock, so concurrent processes leave no gap and no fork.
+        write lock, so concurrent processes leave no gap and no fork. Threads that append at once
+        wait for the disk together.
 
         Raises:
             EventInvalid: the event is not in the table of events.
             AuditError: the entry is over 65,535 bytes, or the journal cannot be written.
         """
-        if kind == "log-started":
-            raise EventInvalid("log-started is written when a log is created, and only then")
+        if kind in tenure.KINDS:
+            raise EventInvalid(f"{kind} is written by what it is about, and only then")
         return self._write_entry(kind, fields, subjects=subjects, run=run, round=round)
 
     def _write_entry(
@@ -175,27 +189,85 @@ class Log:
         run: str | None = None,
         round: int | None = None,  # noqa: A002 - as above
     ) -> Receipt:
-        with self._journal.write() as db:
-            self._catch_up(db)
-            seq = self._tree.size
-            prev = self._tree.leaf(seq - 1) if seq else merkle.EMPTY_ROOT
+        def write(db: sqlite3.Connection) -> Receipt:
             time = self._now()
-            statement = events.statement(
-                kind,
-                fields,
-                emitter=self._keys.name,
-                origin=self.origin,
-                seq=seq,
-                prev="sha256:" + prev.hex(),
-                time=time,
-                subjects=subjects,
-                run=run,
-                round=round,
-            )
-            envelope = dsse.seal(canonical.encode(statement), self._keys.event)
-            tiles.check_entry(envelope)
-            db.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", (seq, kind, run, envelope))
-        return Receipt(seq, merkle.leaf_hash(envelope), envelope, time)
+            self._tenure.check(self._public, time)
+            if kind != "log-started":
+                self._note_clock(db, time)
+            return self._insert(db, time, kind, fields, subjects=subjects, run=run, round=round)
+
+        if kind not in kinds.KINDS:
+            raise EventInvalid(f"there is no event of kind {kind[:64]!r}")
+        kinds.KINDS[kind].check(fields, kind)  # before others have to wait for it
+        return self._group.write(write)
+
+    def rotate(self, new: KeyRing, *, reason: str, expires: datetime | None = None) -> Receipt:
+        """Hand the log over to new keys of the same party; from the next entry on they sign it.
+
+        Guarantees: the entry is signed by the old event key and the hand-over by both log keys;
+        other processes that hold the log with the old keys append nothing afterwards.
+
+        Raises:
+            AuditError: the new keys are another party's or share a key with the old ones.
+        """
+
+        def write(db: sqlite3.Connection) -> Receipt:
+            time = self._now()
+            self._tenure.check(self._keys.public())
+            self._note_clock(db, time)
+            fields: dict[str, JSON] = {
+                "keys": new.public().to_json(),
+                "reason": reason,
+                "note": rotation.handover(self.origin, self._tree.size, self._keys, new),
+            }
+            fields |= {} if expires is None else {"keys_expire": events.timestamp(expires)}
+            receipt = self._insert(db, time, "key-rotated", fields)
+            self._keys, self._public = new, new.public()
+            return receipt
+
+        if new.name != self._keys.name:
+            raise AuditError("the new keys are of another party", code="wrong-keys", exit_code=2)
+        old = self._keys
+        try:
+            return self._group.write(write)
+        except BaseException:
+            self._keys, self._public = old, old.public()
+            raise
+
+    def _insert(
+        self,
+        db: sqlite3.Connection,
+        time: datetime,
+        kind: str,
+        fields: Mapping[str, JSON],
+        *,
+        subjects: Sequence[Subject] = (),
+        run: str | None = None,
+        round: int | None = None,  # noqa: A002 - as above
+    ) -> Receipt:
+        seq = self._tree.size
+        prev = self._tree.leaf(seq - 1) if seq else merkle.EMPTY_ROOT
+        statement = events.statement(
+            kind,
+            fields,
+            emitter=self._keys.name,
+            origin=self.origin,
+            seq=seq,
+            prev="sha256:" + prev.hex(),
+            time=time,
+            subjects=subjects,
+            run=run,
+            round=round,
+        )
+        envelope = dsse.seal(canonical.encode(statement), self._keys.event)
+        tiles.check_entry(envelope)
+        if kind in tenure.KINDS:
+            self._tenure.follow(events.read(statement))
+        db.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", (seq, kind, run, envelope))
+        leaf = merkle.leaf_hash(envelope)
+        self._tree.append(leaf)
+        self._last = time
+        return Receipt(seq, leaf, envelope, time)
 
     def checkpoint(self) -> str:
         """Return a signed checkpoint over all entries, with the cosignatures of exactly that size.
@@ -205,7 +277,7 @@ class Log:
         with self._journal.write() as db:
             self._catch_up(db)
             self._sign(db, self._tree.size)
-        return self._publish()
+        return self._publisher.publish()
 
     def note_for(self, size: int) -> str:
         """Return a signed checkpoint for an earlier size, with its cosignatures.
@@ -216,7 +288,7 @@ class Log:
         with self._journal.write() as db:
             self._catch_up(db)
             self._sign(db, size)
-            return self._note(db, size)
+            return self._publisher.signed_note(db, size)
 
     def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
         """Return the proof that entry `index` is in the log of `size` entries."""
@@ -231,7 +303,7 @@ class Log:
             return self._tree.consistency(old, new)
 
     def root(self, size: int) -> bytes:
-        """Return the Merkle root over the first `size` entries."""
+        """Return the root over the first `size` entries."""
         with self._journal.read() as db:
             self._catch_up(db)
             return self._tree.root(size)
@@ -278,101 +350,51 @@ class Log:
         Raises:
             BadSignature: the witness is unknown, or the line covers none of the last checkpoints.
         """
-        signature = note.parse_signature(line.removesuffix("\n") + "\n")
         keys = [note.parse_key(witness)] if witness else self._known_witnesses()
-        key = next((k for k in keys if (k.name, k.id) == (signature.name, signature.id)), None)
-        if key is None or key.algorithm != note.COSIGNATURE_V1:
-            raise BadSignature(
-                f"a cosignature by {signature.name[:64]!r} is by no witness of this log",
-                code="unknown-witness",
-            )
         with self._journal.write() as db:
-            rows = db.execute(
-                "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT ?", (_RECENT,)
-            ).fetchall()
-            for size, text in rows:
-                try:
-                    note.check_signature(note.parse(text).text, signature, key)
-                except BadSignature:
-                    continue
-                db.execute(
-                    "INSERT OR REPLACE INTO cosignatures VALUES (?, ?, ?)",
-                    (size, key.name, str(signature)),
-                )
-                break
-            else:
-                raise BadSignature(
-                    f"the cosignature of {key.name!r} covers none of the last {_RECENT} checkpoints"
-                )
-        self._publish()
-        return int(size)
+            size = self._publisher.keep(db, line, keys)
+        self._publisher.publish()
+        return size
 
     def _known_witnesses(self) -> list[note.VerifierKey]:
         joined = [entry.event.fields["keys"] for entry in self.entries("institution-joined")]
         return [note.parse_key(PublicKeys.from_json(keys).witness) for keys in reversed(joined)]
 
+    def _begin(self, db: sqlite3.Connection) -> None:
+        self._catch_up(db)
+        self._stored = self._tree.size
+
+    def _undo(self) -> None:
+        self._tree.cut(self._stored)
+        self._tenure.forget(self._stored)
+        self._last = None
+
+    def _note_clock(self, db: sqlite3.Connection, time: datetime) -> None:
+        """Log that the clock went back, if it did: times in the log are its owner's claim."""
+        if self._last is None and self._tree.size:
+            row = db.execute(
+                "SELECT body FROM entries WHERE seq = ?", (self._tree.size - 1,)
+            ).fetchone()
+            self._last = events.read(dsse.parse(bytes(row[0])).statement).time
+        if self._last is not None and time < self._last - _JUMP:
+            seen = {"before": events.timestamp(self._last), "seen": events.timestamp(time)}
+            self._insert(db, time, "clock-anomaly", seen)
+
+    def _sign(self, db: sqlite3.Connection, size: int) -> None:
+        self._tenure.check(self._public)
+        self._publisher.sign(db, size, self._keys, self._tenure.since)
+
     def _catch_up(self, db: sqlite3.Connection) -> None:
         """Hash the entries that this process has not seen yet."""
         known = self._tree.size
-        for seq, body in db.execute(
-            "SELECT seq, body FROM entries WHERE seq >= ? ORDER BY seq", (known,)
+        for seq, kind, body in db.execute(
+            "SELECT seq, kind, body FROM entries WHERE seq >= ? ORDER BY seq", (known,)
         ):
             if seq != self._tree.size or not isinstance(body, bytes):
                 raise LogDamaged(
                     f"entry {self._tree.size} of {self.folder} is missing or damaged; restore it"
                 )
             self._tree.append(merkle.leaf_hash(body))
-
-    def _sign(self, db: sqlite3.Connection, size: int) -> None:
-        """Export and sign the first `size` entries, unless that was done before."""
-        if db.execute("SELECT 1 FROM checkpoints WHERE size = ?", (size,)).fetchone():
-            return
-        stated = note.Checkpoint(self.origin, size, self._tree.root(size))
-        export.write(db, self._tree, self.folder, size, rebuild=False)
-        signature = note.sign(stated.text, name=f"{self._keys.name}/log", key=self._keys.log)
-        signed = str(note.Note(stated.text, (signature,)))
-        db.execute("INSERT INTO checkpoints VALUES (?, ?)", (size, signed))
-
-    def _publish(self) -> str:
-        """Write the newest signed note to the file `checkpoint`."""
-        with self._journal.write() as db:
-            size = db.execute("SELECT max(size) FROM checkpoints").fetchone()[0]
-            text = self._note(db, size)
-            path, data = self.folder / CHECKPOINT, text.encode()
-            if not path.exists() or path.read_bytes() != data:
-                tiles.write(path, data)
-        return text
-
-    def _note(self, db: sqlite3.Connection, size: int) -> str:
-        row = db.execute("SELECT note FROM checkpoints WHERE size = ?", (size,)).fetchone()
-        lines = db.execute(
-            "SELECT line FROM cosignatures WHERE size = ? ORDER BY witness", (size,)
-        ).fetchall()
-        return str(row[0]) + "".join(str(line[0]) for line in lines)
-
-    def _check(self) -> None:
-        """Refuse a journal that contradicts the last signed or published checkpoint."""
-        key = note.parse_key(self._keys.public().log)
-        with self._journal.write() as db:
-            self._catch_up(db)
-            row = db.execute("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
-            seen = [] if row is None else [str(row[0]).encode()]
-            path = self.folder / CHECKPOINT
-            seen += [path.read_bytes()] if path.is_file() else []
-            signed_size = 0
-            for data in seen:
-                signed = note.open_checkpoint(data, key=key, origin=self.origin)
-                if not signed.size <= self._tree.size:
-                    raise LogDamaged(
-                        f"the log in {self.folder} has {self._tree.size} entries but signed "
-                        f"{signed.size}; it was rolled back, restore the newest journal",
-                        code="log-rolled-back",
-                    )
-                if self._tree.root(signed.size) != signed.root:
-                    raise LogDamaged(
-                        f"entries of the log in {self.folder} were changed after they were signed; "
-                        "restore the journal",
-                        code="log-edited",
-                    )
-                signed_size = max(signed_size, signed.size)
-            export.write(db, self._tree, self.folder, signed_size, rebuild=True)
+            self._last = None
+            if kind in tenure.KINDS or not self._tenure.history:
+                self._tenure.follow(events.read(dsse.parse(body).statement))

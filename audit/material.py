@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from audit import bundle as bundles
-from audit import reading, verify
+from audit import stored, verify
 from audit.bundle import Bundle
 from audit.evidence import Recompute
 from audit.findings import Findings
-from audit.reading import Record
 from audit.sentences import Reference
+from audit.stored import Record
 
 _POINTS = 12  # of a curve; each is a recomputation
 
@@ -141,7 +141,7 @@ def gather(
     kept: list[Record] = []
     problems: list[Record] = []
     entries = 0
-    for entries, record in enumerate(reading.merged(bundle), start=1):  # noqa: B007
+    for entries, record in enumerate(stored.merged(bundle), start=1):  # noqa: B007
         event = record.entry.event
         if event.run in (None, bundle.run) or event.kind == "budget-reserved":
             kept.append(record)

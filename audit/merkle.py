@@ -28,7 +28,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Tree:
-    """A Merkle tree that only grows and remembers the hash of every complete subtree.
+    """A Merkle tree that remembers the hash of every complete subtree.
 
     Guarantees: appending costs amortised one hash, a root or proof O(log n) hashes.
     """
@@ -57,14 +57,23 @@ class Tree:
             self._levels[height + 1].append(node_hash(left, right))
             height += 1
 
+    def cut(self, size: int) -> None:
+        """Forget all leaves after the first `size`: they were never stored."""
+        self._check_size(size)
+        for height, level in enumerate(self._levels):
+            del level[size >> height :]
+
     def leaf(self, index: int) -> bytes:
         """Return the hash of leaf `index`."""
         self._check_size(index + 1)
-        return self._levels[0][index]
+        return self._node(0, index)
 
     def node(self, height: int, index: int) -> bytes:
         """Return the hash of the complete subtree over leaves [index*2**height, +2**height)."""
         self._check_size((index + 1) << height)
+        return self._node(height, index)
+
+    def _node(self, height: int, index: int) -> bytes:
         return self._levels[height][index]
 
     def root(self, size: int | None = None) -> bytes:
@@ -117,7 +126,7 @@ class Tree:
         peaks: list[bytes] = []
         while start < end:
             height = (end - start).bit_length() - 1
-            peaks.append(self._levels[height][start >> height])
+            peaks.append(self._node(height, start >> height))
             start += 1 << height
         for peak in reversed(peaks):
             result = peak if result is None else node_hash(peak, result)

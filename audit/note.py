@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from audit.canonical import from_base64, to_base64
 from audit.errors import BadSignature, Malformed
 from audit.merkle import HASH_BYTES
+from audit.signer import Signer
 
 ED25519 = 0x01
 COSIGNATURE_V1 = 0x04
@@ -181,7 +182,7 @@ def parse_checkpoint(note: Note) -> Checkpoint:
     return Checkpoint(lines[0], int(lines[1]), root, tuple(lines[3:]))
 
 
-def sign(text: str, *, name: str, key: Ed25519PrivateKey) -> Signature:
+def sign(text: str, *, name: str, key: Signer) -> Signature:
     """Sign a note text (type 0x01)."""
     if not text.endswith("\n"):
         raise Malformed("a note text ends in a newline", code="bad-note")
@@ -189,7 +190,7 @@ def sign(text: str, *, name: str, key: Ed25519PrivateKey) -> Signature:
     return Signature(name, verifier_key(name, ED25519, public).id, key.sign(text.encode()))
 
 
-def cosign(text: str, *, name: str, key: Ed25519PrivateKey, time: int) -> Signature:
+def cosign(text: str, *, name: str, key: Signer, time: int) -> Signature:
     """Cosign a checkpoint text as of `time` (POSIX seconds; type 0x04)."""
     if not 0 <= time <= _MAX_TIME:
         raise Malformed("a cosignature's time is out of range", code="bad-time")
@@ -269,5 +270,6 @@ def _cosigned(text: str, time: int) -> bytes:
 
 
 def _check_name(name: str) -> None:
-    if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
+    odd = any(c.isspace() or ord(c) < 0x20 or "\ud800" <= c <= "\udfff" for c in name)
+    if not name or "+" in name or odd:
         raise Malformed("a key name is empty or holds a space or plus sign", code="bad-key")

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from audit import page_views, reading
+from audit import page_views, stored
 from audit.errors import AuditError
 from audit.events import decimal
 from audit.index import Query
@@ -151,7 +151,7 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
     @app.get("/b/{key}/entry/{log}/{number}")
     def entry(request: Request, key: str, log: str, number: int) -> Response:
         book = book_of(key)
-        exact = reading.prove(book.bundle, log, number)
+        exact = stored.prove(book.bundle, log, number)
         place = f"{log}:{number}"
         return show(
             request,
@@ -165,12 +165,12 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
 
     @app.get("/b/{key}/entry/{log}/{number}/receipt")
     def receipt(key: str, log: str, number: int) -> Response:
-        exact = reading.prove(book_of(key).bundle, log, number)
+        exact = stored.prove(book_of(key).bundle, log, number)
         return _download(exact.receipt, f"{log}-{number}.tlog-proof", "text/plain")
 
     @app.get("/b/{key}/entry/{log}/{number}/envelope")
     def envelope(key: str, log: str, number: int) -> Response:
-        exact = reading.prove(book_of(key).bundle, log, number)
+        exact = stored.prove(book_of(key).bundle, log, number)
         return _download(exact.envelope, f"{log}-{number}.dsse.json", "application/json")
 
     @app.get("/b/{key}/release")

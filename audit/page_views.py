@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from audit import charts, events, reading, release_folder
+from audit import charts, events, release_folder, stored
 from audit.errors import AuditError
 from audit.events import Event
 from audit.findings import InstitutionFinding
@@ -142,7 +142,7 @@ def commands(book: Book, place: str) -> tuple[str, ...]:
     )
 
 
-def statement(exact: reading.Exact) -> str:
+def statement(exact: stored.Exact) -> str:
     """An entry's statement to be read."""
     return json.dumps(exact.proven.statement, indent=2, ensure_ascii=False, sort_keys=True)
 
@@ -268,7 +268,7 @@ def _step(
 def _event(book: Book, line: Line) -> Event | None:
     """An entry, read from the bundle and proven; None if it cannot be."""
     try:
-        exact = reading.prove(book.bundle, line.log, line.index)
+        exact = stored.prove(book.bundle, line.log, line.index)
         return events.read(exact.proven.statement)
     except AuditError:
         return None

@@ -1,208 +1,215 @@
-"""Read a bundle's logs entry by entry, without holding them: for the report, the index, exports.
+"""Read the entries of one log in a bundle: once, in order, in memory that does not grow with them.
 
-Nothing here judges; `audit.verify` does. What cannot be read is left out here and a fault there.
+Every entry is hashed, parsed, checked against the table of events, and must name its place and the
+entry before it. Signatures: each entry's own, except that in a log of more than `EACH` entries
+those of bulk kinds (one entry a request) are signed through the chain: each names the hash of the
+one before, so the next entry whose signature is checked signs them too. The last one's always is.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import binascii
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from audit import bundle as bundles
-from audit import canonical, dsse, events, merkle, note, tiles
-from audit.bundle import Bundle, Source
-from audit.entries import Entry, Proven
+from audit import dsse, events, kinds, merkle, note, rotation, shape
 from audit.errors import AuditError
+from audit.events import Event
+from audit.keys import PublicKeys
+from audit.rotation import Segment
 
-_TILE_HEIGHT = 8  # a hash tile holds 2**8 hashes
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One entry as it stands in its log: the entry and its leaf hash (32 bytes)."""
-
-    entry: Entry
-    leaf: bytes
-
-    @property
-    def place(self) -> str:
-        """`NAME:INDEX`, as `privity audit show --entry` takes it."""
-        return f"{self.entry.name}:{self.entry.index}"
+EACH = 16384
+KIND_NAMES = (*sorted(kinds.KINDS), "")  # an entry's kind is kept as its place here
+_CODES = {name: code for code, name in enumerate(KIND_NAMES)}
+_UNREADABLE = len(KIND_NAMES) - 1
+_PREFIX = b"sha256:"
 
 
 @dataclass(frozen=True, slots=True)
-class Exact:
-    """One entry with everything that a receipt needs.
+class Wrong:
+    """Something that is wrong with one entry: its index, a code and a sentence."""
 
-    `envelope` is the entry's bytes and `checkpoint` the log's signed note with all cosignatures.
+    index: int
+    code: str
+    sentence: str
+
+
+@dataclass(slots=True)
+class Reader:
+    """What is known of a log after the entries read so far.
+
+    Attributes:
+        origin: the log's origin.
+        keys: the keys in force for the next entry.
+        every: whether each entry's own signature is checked.
+        kinds: one code for each entry, a place in `KIND_NAMES`.
+        kept: the events that are not of a bulk kind, by index.
+        bytes_: what makes the bytes faulty.
+        chain: what makes the log incomplete: numbers and links that do not fit.
+        clock: indices of entries whose time is before the entry before them.
+        chained: how many entries were signed through the chain.
+        history: the keys over time.
+        revoked: (log key, size, index) of each revocation.
     """
 
-    proven: Proven
-    envelope: bytes
-    checkpoint: str
+    origin: str
+    keys: PublicKeys
+    every: bool
+    kinds: array[int] = field(default_factory=lambda: array("B"))
+    kept: dict[int, Event] = field(default_factory=dict)
+    bytes_: list[Wrong] = field(default_factory=list)
+    chain: list[Wrong] = field(default_factory=list)
+    clock: list[int] = field(default_factory=list)
+    chained: int = 0
+    history: list[Segment] = field(default_factory=list)
+    revoked: list[tuple[str, int, int]] = field(default_factory=list)
+    _previous: str = "sha256:" + merkle.EMPTY_ROOT.hex()
+    _time: str = ""
+    _expires: str | None = None
+    _pending: tuple[int, bytes] | None = None  # the last entry that was taken through the chain
+    _public: bytes = b""
+    _envelope: re.Pattern[bytes] = field(init=False)
+    _shapes: dict[str, re.Pattern[bytes]] = field(default_factory=dict)
 
-    @property
-    def receipt(self) -> str:
-        """The text of a c2sp.org/tlog-proof@v1 file about this entry."""
-        hashes = "".join(f"{canonical.to_base64(item)}\n" for item in self.proven.proof)
-        return f"c2sp.org/tlog-proof@v1\nindex {self.proven.index}\n{hashes}\n{self.checkpoint}"
+    def __post_init__(self) -> None:
+        self._take(Segment(0, self.keys))
 
+    def skip(self, count: int) -> None:
+        """Note entries that cannot be read at all; their tile is at fault already."""
+        self.finish()
+        self.kinds.extend([_UNREADABLE] * count)
+        self._previous = ""
 
-def logs(bundle: Bundle) -> Mapping[str, tuple[str, Source]]:
-    """Every log by its party's name, the coordinator's first: (folder in the bundle, source)."""
-    found = {bundle.coordinator.keys.name: (bundles.COORDINATOR, bundle.coordinator)}
-    for name, source in bundle.sites.items():
-        found.setdefault(name, (f"{bundles.SITES}/{name}", source))
-    return found
+    def read(self, entries: Sequence[bytes]) -> list[bytes]:
+        """Read the next entries and return their leaf hashes."""
+        leaves = []
+        for entry in entries:
+            leaf = merkle.leaf_hash(entry)
+            if not self._bulk(entry):
+                self._careful(entry)
+            self._previous = "sha256:" + leaf.hex()
+            leaves.append(leaf)
+        return leaves
 
-
-def stated(bundle: Bundle, where: str, source: Source) -> tuple[note.Checkpoint, str]:
-    """Return a log's signed checkpoint and the note that says it.
-
-    Raises:
-        AuditError: it cannot be read, or its log did not sign it.
-    """
-    name = f"{where}/{bundles.CHECKPOINT}"
-    data = bundles.load(bundle.path, name, most=note.MAX_NOTE_BYTES)
-    return note.open_checkpoint(
-        data, key=note.parse_key(source.keys.log), origin=None
-    ), data.decode()
-
-
-def records(bundle: Bundle, name: str) -> Iterator[Record]:
-    """Yield what can be read of one log, in order; holds one tile of 256 entries at a time."""
-    where, source = logs(bundle)[name]
-    try:
-        size = stated(bundle, where, source)[0].size
-    except AuditError:
-        return
-    for tile in tiles.needed(size):
-        if tile.level != tiles.ENTRIES or len(bundle.files) * tiles.WIDTH < tile.start:
-            break  # the entries come first
-        try:
-            path = f"{where}/{tile.path}"
-            data = bundles.load(bundle.path, path, most=bundles.MAX_TILE_BYTES)
-            bodies = tiles.unpack(data, tile.width)
-        except AuditError:
-            continue
-        for index, body in enumerate(bodies, start=tile.start):
+    def finish(self) -> None:
+        """Check the signature that stands for the last entries taken through the chain."""
+        if self._pending is not None:
+            index, entry = self._pending
+            self._pending = None
             try:
-                event = events.read(dsse.parse(body).statement)
-            except AuditError:
-                continue
-            yield Record(Entry(name, index, event), merkle.leaf_hash(body))
+                dsse.check(dsse.parse(entry), self._public)
+            except AuditError as error:
+                self.bytes_.append(Wrong(index, error.code, str(error)))
+
+    def _bulk(self, entry: bytes) -> bool:
+        """Read an entry of a bulk kind the quick way; False if that is not what it is."""
+        form = self._envelope.fullmatch(entry)
+        if form is None or len(form[1]) % 4:
+            return False
+        payload = binascii.a2b_base64(form[1])
+        kind = shape.kind_of(payload)
+        if kind not in kinds.BULK:
+            return False
+        said = self._shapes[kind].fullmatch(payload)
+        if said is None:
+            return False
+        index = len(self.kinds)
+        self.kinds.append(_CODES[kind])
+        self._place(index, int(said["seq"]), said["prev"].decode(), said["time"].decode())
+        self._pending = (index, entry)
+        if self.every:
+            self.finish()
+        else:
+            self.chained += 1
+        return True
+
+    def _careful(self, entry: bytes) -> None:
+        index = len(self.kinds)
+        try:
+            envelope = dsse.parse(entry)
+            dsse.check(envelope, self._public)
+            event = events.read(envelope.statement)
+            if event.emitter != self.keys.name or event.origin != self.origin:
+                raise AuditError(
+                    "the event is of another party or another log", code="foreign-event"
+                )
+        except AuditError as error:
+            self.kinds.append(_UNREADABLE)
+            self.bytes_.append(Wrong(index, error.code, str(error)))
+            return
+        self.kinds.append(_CODES[event.kind])
+        if event.prev == self._previous:
+            self._pending = None  # this signature stands for those before it
+        self.finish()
+        if event.kind not in kinds.BULK:
+            self.kept[index] = event
+        self._place(index, event.seq, event.prev, events.timestamp(event.time))
+        self._keys(index, event)
+
+    def _place(self, index: int, seq: int, prev: str, time: str) -> None:
+        if seq != index:
+            self.chain.append(Wrong(index, "seq-gap", f"the entry is numbered {seq}"))
+        if self._previous and prev != self._previous:
+            text = "the entry does not name the entry before it"
+            self.chain.append(Wrong(index, "prev-broken", text))
+        if time < self._time:
+            self.clock.append(index)
+        self._time = time
+        if self._expires is not None and not time <= self._expires:
+            text = f"the entry was signed after its key had expired at {self._expires}"
+            self.bytes_.append(Wrong(index, "expired-key", text))
+
+    def _keys(self, index: int, event: Event) -> None:
+        """Follow what an event says about its party's keys."""
+        if event.kind == "log-started" and index == 0:
+            self._expires = event.fields.get("keys_expire")
+            self.history[0] = Segment(0, self.keys, self._expires)
+        elif event.kind == "key-rotated":
+            self.finish()
+            try:
+                self._take(rotation.follow(event, self.keys))
+            except AuditError as error:
+                self.bytes_.append(Wrong(index, error.code, str(error)))
+        elif event.kind == "key-revoked":
+            key, size = event.fields["log_key"], event.fields["size"]
+            retired = {segment.keys.log for segment in self.history} - {self.keys.log}
+            if key not in retired or not size <= index:
+                text = "the entry revokes a key that was not rotated away before"
+                self.bytes_.append(Wrong(index, "bad-revocation", text))
+            self.revoked.append((key, size, index))
+            ends = [segment.first - 1 for segment in self.history if segment.first > 0]
+            keyed = [segment.keys.log for segment in self.history[:-1]]
+            for owner, end in zip(keyed, ends, strict=True):
+                if owner == key and size < end:
+                    text = f"entries {size} to {end - 1} are signed by a key revoked from {size} on"
+                    self.bytes_.append(Wrong(size, "revoked-key", text))
+
+    def _take(self, segment: Segment) -> None:
+        self.history.append(segment)
+        self.keys, self._expires = segment.keys, segment.expires
+        self._public = note.parse_key(self.keys.event).public
+        self._envelope = shape.envelope(dsse.keyid(self._public))
+        self._shapes = {
+            kind: form
+            for kind, form in shape.payloads(self.keys.name, self.origin).items()
+            if kind in kinds.BULK
+        }
 
 
-def merged(bundle: Bundle) -> Iterator[Record]:
-    """Yield the entries of all logs by time; each log keeps its own order."""
-    return heapq.merge(
-        *(records(bundle, name) for name in logs(bundle)), key=lambda item: item.entry.event.time
-    )
+def indices(codes: array[int], wanted: Sequence[str]) -> Iterator[int]:
+    """Yield the indices of the entries of some kinds, in order."""
+    chosen = bytes(sorted(_CODES[kind] for kind in wanted if kind in _CODES))
+    if chosen:
+        for match in re.finditer(b"[" + re.escape(chosen) + b"]", codes.tobytes()):
+            yield match.start()
 
 
-def prove(bundle: Bundle, name: str, index: int) -> Exact:
-    """Read one entry and check its signature and its place under the signed root.
-
-    Reads one entry bundle and at most a few hash tiles, however long the log is.
-
-    Raises:
-        AuditError: no such log or entry (exit code 2), or the entry is not what was signed.
-    """
-    known = logs(bundle)
-    if name not in known:
-        raise AuditError(
-            f"no log of that name; the bundle has {', '.join(known)}", code="no-log", exit_code=2
-        )
-    where, source = known[name]
-    checkpoint, text = stated(bundle, where, source)
-    size = checkpoint.size
-    if not 0 <= index < size:
-        raise AuditError(
-            f"the log of {name} has no entry {index}; its entries are 0 to {size - 1}",
-            code="no-such-entry",
-            exit_code=2,
-        )
-    tile = _tile(tiles.ENTRIES, index, size)
-    data = bundles.load(bundle.path, f"{where}/{tile.path}", most=bundles.MAX_TILE_BYTES)
-    body = tiles.unpack(data, tile.width)[index - tile.start]
-    leaf = merkle.leaf_hash(body)
-    proof = _Stored(bundle, where, size).inclusion(index)
-    merkle.check_inclusion(leaf, index, size, proof, checkpoint.root)
-    envelope = dsse.parse(body)
-    dsse.check(envelope, note.parse_key(source.keys.event).public)
-    proven = Proven(name, index, envelope.statement, leaf, size, checkpoint.root, proof)
-    return Exact(proven, body, text)
-
-
-def root(bundle: Bundle, name: str, size: int) -> bytes:
-    """Return the root over the first `size` entries of a log, from its stored hash tiles.
-
-    Raises:
-        AuditError: the log is not that long, or a tile cannot be read.
-    """
-    where, source = logs(bundle)[name]
-    now = stated(bundle, where, source)[0].size
-    if not 0 < size <= now:
-        raise AuditError(f"the log of {name} has {now} entries and not {size}", code="bad-sizes")
-    return _Stored(bundle, where, now).root(size)
-
-
-def _tile(level: str, index: int, count: int) -> tiles.Tile:
-    """The tile that holds item `index` of a level with `count` items."""
-    number = index // tiles.WIDTH
-    return tiles.Tile(level, number, min(tiles.WIDTH, count - number * tiles.WIDTH))
-
-
-class _Stored:
-    """A log's Merkle tree as its hash tiles have it; every answer is checked by who asks."""
-
-    def __init__(self, bundle: Bundle, where: str, size: int) -> None:
-        self._bundle = bundle
-        self._where = where
-        self._size = size
-        self._read: dict[tiles.Tile, list[bytes]] = {}
-
-    def inclusion(self, index: int) -> tuple[bytes, ...]:
-        """Return PATH(index, D[size]) of RFC 6962 section 2.1.1."""
-        proof: list[bytes] = []
-        start, end = 0, self._size
-        while end - start > 1:
-            middle = start + (1 << ((end - start - 1).bit_length() - 1))
-            if index < middle:
-                proof.append(self._range(middle, end))
-                end = middle
-            else:
-                proof.append(self._range(start, middle))
-                start = middle
-        return tuple(reversed(proof))
-
-    def root(self, size: int) -> bytes:
-        """Return the root over the first `size` leaves."""
-        return self._range(0, size)
-
-    def _range(self, start: int, end: int) -> bytes:
-        """Hash leaves [start, end), whose start is a multiple of the next power of two."""
-        peaks: list[bytes] = []
-        while start < end:
-            height = (end - start).bit_length() - 1
-            peaks.append(self._node(height, start >> height))
-            start += 1 << height
-        value = peaks.pop()
-        for peak in reversed(peaks):
-            value = merkle.node_hash(peak, value)
-        return value
-
-    def _node(self, height: int, index: int) -> bytes:
-        """Hash of the complete subtree over leaves [index * 2**height, + 2**height)."""
-        level, above = divmod(height, _TILE_HEIGHT)
-        first, count = index << above, 1 << above
-        tile = _tile(str(level), first, self._size >> (_TILE_HEIGHT * level))
-        if tile not in self._read:
-            path = f"{self._where}/{tile.path}"
-            data = bundles.load(self._bundle.path, path, most=bundles.MAX_TILE_BYTES)
-            self._read[tile] = tiles.split(data, tile.width)
-        row = self._read[tile][first - tile.start : first - tile.start + count]
-        while len(row) > 1:
-            row = [merkle.node_hash(row[i], row[i + 1]) for i in range(0, len(row), 2)]
-        return row[0]
+def first_keys(entry: bytes) -> PublicKeys | None:
+    """Return the keys that a log's first entry states, if it can be read; nothing is checked."""
+    try:
+        event = events.read(dsse.parse(entry).statement)
+        return PublicKeys.from_json(event.fields["keys"]) if event.kind == "log-started" else None
+    except AuditError:
+        return None

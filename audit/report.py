@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from audit import controls, release_folder, report_budget
 from audit.material import Material, listed, moment, ref, refs, short
-from audit.reading import Record
 from audit.sentences import Part, Reference, Row, Section, Sentence, Table, say
+from audit.stored import Record
 
 _MOST_ROUNDS = 200
 _MOST_CITED = 12  # references of one table cell or sentence about many entries

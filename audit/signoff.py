@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from audit import keys, reading
+from audit import keys, stored
 from audit.bundle import Bundle
 from audit.canonical import JSON
 from audit.errors import AuditError
@@ -106,7 +106,7 @@ class Officer:
         Raises:
             AuditError: exit code 2; no such log or range, or no such decision.
         """
-        known = reading.logs(bundle)
+        known = stored.logs(bundle)
         if log not in known or decision not in DECISIONS:
             raise AuditError(
                 f"a sign-off is about one of {', '.join(known)} and says one of "
@@ -114,7 +114,7 @@ class Officer:
                 code="bad-signoff",
                 exit_code=2,
             )
-        checkpoint, _ = reading.stated(bundle, *known[log])
+        checkpoint, _ = stored.stated(bundle, *known[log])
         if not 0 <= first <= last < checkpoint.size:
             raise AuditError(
                 f"the log of {log} has entries 0 to {checkpoint.size - 1}; give a range of them, "
@@ -161,11 +161,11 @@ class Officer:
 
 def _fits(bundle: Bundle | None, fields: Mapping[str, JSON]) -> bool | None:
     """Whether the log in the bundle extends the log that was read."""
-    known = {} if bundle is None else reading.logs(bundle)
+    known = {} if bundle is None else stored.logs(bundle)
     name, size = str(fields["log"]), fields["size"]
     if bundle is None or name not in known or not isinstance(size, int):
         return None
     try:
-        return "sha256:" + reading.root(bundle, name, size).hex() == fields["root"]
+        return "sha256:" + stored.root(bundle, name, size).hex() == fields["root"]
     except AuditError:
         return False

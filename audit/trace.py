@@ -1,56 +1,45 @@
-"""Whose copy is this? Reads a suspect adapter and a release's key file, and says what they show."""
+"""Whose copy is this? Tries every committed key on a suspect, and says what it shows and no more.
+
+Four answers: ATTRIBUTED (to one or more recipients), OURS, BUT NOT ATTRIBUTED, INCONCLUSIVE and NO
+EVIDENCE. The last is never "not ours": distillation erases the mark.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from math import sqrt
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import safetensors
-import safetensors.numpy
-
-from audit import digests, watermark
+from audit import mark_detect, mark_evidence, mark_keys, mark_suspect
+from audit.chips import KEY_BYTES
 from audit.errors import AuditError
+from audit.mark_detect import Detection, Residual, Variant
+from audit.mark_evidence import Committed, Receipt
+from audit.mark_keys import Keys
+from audit.watermark import OWNER_ENERGY, Reference
 
 Verdict = Literal["ATTRIBUTED", "OURS, BUT NOT ATTRIBUTED", "INCONCLUSIVE", "NO EVIDENCE"]
 
 ATTRIBUTION = 8.0  # z; an independent key reaches it with probability at most exp(-32)
 SUSPICION = 5.0  # z; too weak to accuse, too strong to dismiss
-KEY_FILE = "watermark-key.json"
-REFERENCE_FILE = "reference.safetensors"
-_ADAPTER_FILE = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_FORMAT = 1
-# The one reader in safetensors that hands out bfloat16 without an ML library.
-_deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One subkey and the nonce that its logged commitment was made with."""
-
-    name: str
-    subkey: bytes = field(repr=False)
-    nonce: bytes = field(repr=False)
-
-    @property
-    def commitment(self) -> str:
-        """What the log says about this key."""
-        return watermark.commitment(self.subkey, self.nonce)
+GROUND = 13.4  # z; stands even if 2^128 keys had been tried for the best
+MASTER_FILE = Path("secrets") / "watermark.master"
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One key's answer. `name` is the recipient, or empty for the owner's key."""
+    """One key's answer. `name` is the recipient, or empty for the owner's key.
+
+    `corrected` bounds the chance that any of all tests scores as high by accident.
+    """
 
     name: str
     commitment: str
-    detection: watermark.Detection
+    detection: Detection
+    corrected: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +47,21 @@ class Trace:
     """What a suspect shows about one release.
 
     Attributes:
-        release: id of the release whose keys were tried.
+        release: id of the run whose keys were tried.
         verdict: ATTRIBUTED (a recipient's key reaches z = 8), OURS, BUT NOT ATTRIBUTED (only the
             owner's does), INCONCLUSIVE (something between 5 and 8, or too little left to test),
-            NO EVIDENCE. The last is never "not ours": distillation erases the mark.
+            NO EVIDENCE.
         owner: score of the key common to all copies.
         recipients: scores of the recipients, strongest first.
         attributed: the recipients at or above z = 8; several mean that copies were combined.
-        tests: number of keys tried; `bound` times this bounds a false attribution.
-        ignored: tensors of the suspect that are no LoRA factors and were not looked at.
+        tests: keys times variants times references; `bound` times this bounds a false attribution.
+        variants: which variants were computed.
+        round: the copies of which round (counted from 1) answer best; 0 where nothing answers.
+        kind: "adapter" or "merged model".
+        explained: share of the base's embeddings that the registration explains, if it was done.
+        ignored: tensors of the suspect that were not looked at.
+        committed: the log's entry about the keys; None if no log was given.
+        receipts: what the attributed recipients signed for.
     """
 
     release: str
@@ -75,142 +70,125 @@ class Trace:
     recipients: tuple[Score, ...]
     attributed: tuple[str, ...]
     tests: int
+    variants: tuple[str, ...]
+    round: int
+    kind: str
+    explained: float | None
     ignored: int
+    committed: Committed | None = None
+    receipts: tuple[Receipt, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The trace as a JSON object; times as ISO 8601."""
+        return dict(plain(asdict(self)))
 
 
-def seal(
-    folder: Path,
-    *,
-    release: str,
-    b: Mapping[str, watermark.Float32],
-    a: Mapping[str, watermark.Float32],
-    scale: float,
-    owner: Key,
-    recipients: tuple[Key, ...],
-) -> Path:
-    """Write the key file and the unmarked reference of a release, both mode 0600.
+def suspect(path: Path, keys: Keys, *, base: Path | None = None) -> Trace:
+    """Test a suspect against every key of one run, without looking at a log.
 
-    The reference is as sensitive as the keys: a copy minus the reference is the mark.
-
-    Returns the key file, to be given to `detect_folder`.
+    Args:
+        path: PEFT folder, merged model, safetensors or GGUF file, or one tensor.
+        keys: from `mark_keys.read`.
+        base: the public base model, for a merged model.
 
     Raises:
-        AuditError: a file is already there, two recipients share a name, or one has none.
+        AuditError: the suspect, a reference or the basis is missing, malformed or not finite.
     """
-    names = [key.name for key in recipients]
-    if not names or not all(names) or len(set(names)) != len(names):
-        raise AuditError(
-            "every recipient of a release needs a name of its own; name each one",
-            code="bad-recipients",
-            exit_code=2,
-        )
-    tensors = {f"{m.removesuffix('.B')}.B": np.ascontiguousarray(x) for m, x in b.items()}
-    tensors |= {f"{m.removesuffix('.A')}.A": np.ascontiguousarray(x) for m, x in a.items()}
-    document = {
-        "format": _FORMAT,
-        "release": release,
-        "scale": scale,
-        "reference": {"path": REFERENCE_FILE, "digest": digests.arrays_digest(tensors)},
-        "owner": _to_json(owner),
-        "recipients": [_to_json(key) for key in recipients],
-    }
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_secret(folder / REFERENCE_FILE, safetensors.numpy.save(tensors))
-    write_secret(folder / KEY_FILE, json.dumps(document, indent=2).encode() + b"\n")
-    return folder / KEY_FILE
-
-
-def detect_folder(adapter: Path, key_file: Path) -> Trace:
-    """Test a PEFT adapter folder (or its safetensors file) against every key of one release.
-
-    Raises:
-        AuditError: the adapter, the key file or the reference is missing, malformed or not finite,
-            or the reference is not the one that the key file names.
-    """
-    document = _read_key_file(key_file)
-    suspect_b, suspect_a, ignored = read_adapter(adapter)
-    try:
-        reference = key_file.parent / str(document["reference"]["path"])
-        expected = str(document["reference"]["digest"])
-        release, scale = str(document["release"]), float(document["scale"])
-        owner = _from_json(document["owner"], name=watermark.OWNER)
-        keys = [_from_json(entry, name=str(entry["name"])) for entry in document["recipients"]]
-    except (KeyError, TypeError, ValueError):
-        raise _bad_key_file(key_file) from None
-    b, a = _read_reference(reference, expected)
-    residuals = watermark.residual(suspect_b, suspect_a, reference_b=b, a=a, scale=scale)
-
-    def answer(key: Key) -> Score:
-        return Score(key.name, key.commitment, watermark.score(residuals, key=key.subkey))
-
-    scores = sorted((answer(key) for key in keys), key=lambda s: s.detection.z, reverse=True)
-    common = answer(owner)
-    attributed = tuple(s.name for s in scores if s.detection.z >= ATTRIBUTION)
+    references = keys.references()
+    opened = mark_suspect.read(path, next(iter(references.values())), base)
+    halves = [key.halves for key in keys.all]
+    best: list[Detection] = []
+    round_of, variants = 0, tuple[str, ...]()
+    for number, reference in references.items():
+        found = _residuals(opened, reference)
+        answers = mark_detect.detect(found, halves)
+        variants = max(variants, tuple(found), key=len)
+        if not best or max(d.z for d in answers) > max(d.z for d in best):
+            round_of = number
+        best = [max(pair, key=lambda d: d.z) for pair in zip(best or answers, answers, strict=True)]
+        # A merged model is read anew for each round, so the first that answers has to do.
+        if opened.kind != "adapter" and max(d.z for d in best) >= ATTRIBUTION:
+            break
+    tests = max(1, len(halves) * max(1, len(variants)) * len(references))
+    made = [
+        Score(key.name, key.commitment, d, min(1.0, tests * d.bound))
+        for key, d in zip(keys.all, best, strict=True)
+    ]
+    scores = sorted(made[1:], key=lambda score: score.detection.z, reverse=True)
+    verdict = judge(made[0], scores)
     return Trace(
-        release=release,
-        verdict=_verdict(common, scores),
-        owner=common,
+        release=keys.release,
+        verdict=verdict,
+        owner=made[0],
         recipients=tuple(scores),
-        attributed=attributed,
-        tests=1 + len(scores),
-        ignored=ignored,
+        attributed=tuple(s.name for s in scores if s.detection.z >= ATTRIBUTION),
+        tests=tests,
+        variants=variants,
+        round=round_of if verdict in ("ATTRIBUTED", "OURS, BUT NOT ATTRIBUTED") else 0,
+        kind=opened.kind,
+        explained=opened.explained,
+        ignored=opened.ignored,
     )
 
 
-def read_adapter(
-    adapter: Path,
-) -> tuple[dict[str, watermark.Float32], dict[str, watermark.Float32], int]:
-    """Read a PEFT adapter without PEFT: module -> B, module -> A, and how many other tensors.
+def coordinator(
+    path: Path, folder: Path, *, base: Path | None = None, published: datetime | None = None
+) -> Trace:
+    """Test a suspect against every run of a coordinator, each key checked against its log.
 
-    Half-precision tensors (float16, bfloat16) are widened to float32.
+    Args:
+        path: the suspect.
+        folder: the coordinator's folder.
+        base: the public base model, for a merged model.
+        published: when the artefact was first seen, if that is known.
+
+    Returns:
+        The run that answers best; `tests` counts those of all runs.
 
     Raises:
-        AuditError: the file is missing, is not safetensors, or holds no LoRA factor.
+        AuditError: no run has keys, or a key does not count (see `mark_evidence`), or the log is
+            damaged (exit code 4).
     """
-    path = adapter / _ADAPTER_FILE if adapter.is_dir() else adapter
-    factors: dict[str, dict[str, watermark.Float32]] = {"lora_A": {}, "lora_B": {}}
-    ignored = 0
-    for name, array in _read_tensors(path).items():
-        module, dot, tail = name.removeprefix(_PREFIX).rpartition(".lora_")
-        factor, _, ending = f"lora_{tail}".partition(".")
-        if dot and factor in factors and ending in ("weight", "default.weight"):
-            factors[factor][module] = array
-        else:
-            ignored += 1
-    if not factors["lora_A"] or factors["lora_A"].keys() != factors["lora_B"].keys():
+    logs = mark_evidence.from_coordinator(folder)
+    files = sorted((folder / "runs").glob(f"*/watermark/{mark_keys.KEY_FILE}"))
+    master = _master(folder / MASTER_FILE)
+    found: list[Trace] = []
+    for file in files:
+        keys = mark_keys.read(file)
+        if not any(keys.folder.glob("reference-*.safetensors")):
+            continue  # nothing was ever marked with these keys
+        committed = mark_evidence.check(logs, keys, published=published)
+        mark_evidence.check_derived(keys, master, logs.coordinator.checkpoint.origin)
+        found.append(replace(suspect(path, keys, base=base), committed=committed))
+    if not found:
         raise AuditError(
-            f"{path} holds no complete LoRA factors; give a PEFT adapter folder", code="not-lora"
+            f"no run in {folder} has marked a copy yet, so there is nothing to trace",
+            code="nothing-marked",
+            exit_code=2,
         )
-    return factors["lora_B"], factors["lora_A"], ignored
+    tests = sum(trace.tests for trace in found)
+    best = max(found, key=lambda t: max(s.detection.z for s in (t.owner, *t.recipients)))
+    signed = tuple(
+        receipt
+        for name in best.attributed
+        for receipt in mark_evidence.receipts(logs, best.release, name)
+    )
+    return replace(recount(best, tests), receipts=signed)
 
 
-def write_secret(path: Path, data: bytes) -> None:
-    """Create a file that only its owner may read; never replace one.
+def recount(trace: Trace, tests: int) -> Trace:
+    """The same with another number of tests behind it."""
 
-    Raises:
-        AuditError: the file exists or cannot be written.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except FileExistsError:
-        raise AuditError(
-            f"{path} exists and is never overwritten; choose another place",
-            code="exists",
-            exit_code=2,
-        ) from None
-    except OSError as error:
-        raise AuditError(
-            f"{path} cannot be written ({error.strerror}); check the folder",
-            code="unwritable",
-            exit_code=2,
-        ) from None
+    def again(score: Score) -> Score:
+        return replace(score, corrected=min(1.0, tests * score.detection.bound))
+
+    return replace(
+        trace, tests=tests, owner=again(trace.owner), recipients=tuple(map(again, trace.recipients))
+    )
 
 
-def _verdict(owner: Score, recipients: list[Score]) -> Verdict:
+def judge(owner: Score, recipients: Sequence[Score]) -> Verdict:
+    """One of the four answers. A score that is not a number is inconclusive."""
     best = max(score.detection.z for score in recipients)
     if best >= ATTRIBUTION:
         return "ATTRIBUTED"
@@ -218,94 +196,44 @@ def _verdict(owner: Score, recipients: list[Score]) -> Verdict:
         return "OURS, BUT NOT ATTRIBUTED"
     # An untouched copy would score sqrt(share · dimensions): below the threshold, silence of the
     # keys says nothing about the suspect.
-    reach = sqrt((1.0 - watermark.OWNER_ENERGY) * owner.detection.dimensions)
+    reach = sqrt((1.0 - OWNER_ENERGY) * owner.detection.dimensions)
     if not max(best, owner.detection.z) < SUSPICION or reach < ATTRIBUTION:
         return "INCONCLUSIVE"
     return "NO EVIDENCE"
 
 
-def _to_json(key: Key) -> dict[str, str]:
-    return {
-        "name": key.name,
-        "subkey": key.subkey.hex(),
-        "nonce": key.nonce.hex(),
-        "commitment": key.commitment,
-    }
+def _residuals(opened: mark_suspect.Opened, reference: Reference) -> Mapping[Variant, Residual]:
+    found = dict(mark_detect.residuals(opened.parts, reference))
+    if opened.registered is not None:
+        again = mark_detect.residuals(opened.registered, reference).get("plain")
+        if again is not None:
+            found["registered"] = again
+    return found
 
 
-def _from_json(entry: Mapping[str, Any], *, name: str) -> Key:
-    key = Key(name, bytes.fromhex(entry["subkey"]), bytes.fromhex(entry["nonce"]))
-    if entry["commitment"] != key.commitment:
-        raise ValueError("commitment does not open")
-    return key
-
-
-def _bad_key_file(path: Path) -> AuditError:
-    return AuditError(
-        f"{path} is not an intact watermark key file; take it from the coordinator's folder",
-        code="bad-key-file",
-    )
-
-
-def _read_key_file(path: Path) -> dict[str, Any]:
+def _master(path: Path) -> bytes:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AuditError(
-            f"the key file {path} cannot be read ({error.strerror}); check the path",
-            code="unreadable",
-            exit_code=2,
-        ) from None
+        data = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except ValueError:
-        raise _bad_key_file(path) from None
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise _bad_key_file(path)
-    if not document.get("recipients"):
-        raise _bad_key_file(path)
-    return document
-
-
-def _read_reference(
-    path: Path, expected: str
-) -> tuple[dict[str, watermark.Float32], dict[str, watermark.Float32]]:
-    tensors = _read_tensors(path)
-    if digests.arrays_digest(tensors) != expected:
-        raise AuditError(
-            f"{path} is not the reference that the key file names; restore the file",
-            code="reference-differs",
-        )
-    b = {n.removesuffix(".B"): x for n, x in tensors.items() if n.endswith(".B")}
-    a = {n.removesuffix(".A"): x for n, x in tensors.items() if n.endswith(".A")}
-    return b, a
-
-
-def _read_tensors(path: Path) -> dict[str, watermark.Float32]:
-    """Read every tensor of a safetensors file as float32."""
-    try:
-        entries = _deserialize(path.read_bytes())
+        raise AuditError(f"{path} is no master key; restore it", code="weak-key") from None
     except OSError as error:
         raise AuditError(
-            f"{path} cannot be read ({error.strerror}); check the path",
-            code="unreadable",
+            f"{path} cannot be read ({error.strerror}); without it no key can be shown to follow "
+            "from the log's head",
+            code="no-master",
             exit_code=2,
         ) from None
-    except safetensors.SafetensorError:
-        raise AuditError(
-            f"{path} is not a safetensors file; fetch it again", code="not-safetensors"
-        ) from None
-    return {name: _widen(path, entry) for name, entry in entries}
+    if len(data) < KEY_BYTES:
+        raise AuditError(f"{path} is no master key; restore it", code="weak-key")
+    return data
 
 
-def _widen(path: Path, entry: Mapping[str, Any]) -> watermark.Float32:
-    data, kind = entry["data"], entry["dtype"]
-    if kind == "BF16":  # the upper half of a float32; numpy has no name for it
-        flat = (np.frombuffer(data, dtype="<u2").astype("<u4") << 16).view("<f4")
-    elif kind in ("F16", "F32", "F64"):
-        flat = np.frombuffer(data, dtype=f"<f{int(kind[1:]) // 8}")
-    else:
-        raise AuditError(
-            f"{path} holds {kind} tensors; convert it to float16, bfloat16 or float32 first",
-            code="bad-dtype",
-        )
-    with np.errstate(over="ignore"):  # what overflows becomes inf and is refused as not finite
-        return flat.astype(np.float32).reshape(entry["shape"])
+def plain(value: Any) -> Any:
+    """What JSON can hold: times as ISO 8601, tuples as lists."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

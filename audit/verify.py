@@ -22,6 +22,7 @@ def verify(
     recompute: Recompute,
     against: str | None = None,
     trust: Mapping[str, str] | None = None,
+    every: bool = False,
 ) -> Findings:
     """Verify a bundle.
 
@@ -32,6 +33,8 @@ def verify(
         against: an earlier signed checkpoint of any log in the bundle, which that log must extend.
         trust: log keys (vkeys) by party name that came to the caller by another way. Keys of
             parties not named here are only stated by the bundle, and the findings say so.
+        every: check each entry's own signature in logs of any length (`audit.reading` says what is
+            checked otherwise).
 
     Returns:
         The findings; a bad bundle is never an exception.
@@ -47,7 +50,9 @@ def verify(
             raise
         collector.add("bytes", error.code, bundles.MANIFEST, str(error))
         return _findings(None, None, collector, None)
-    evidence = verify_bytes.check(opened, collector, trust=trust or {}, against=against)
+    evidence = verify_bytes.check(
+        opened, collector, trust=trust or {}, against=against, every=every
+    )
     if evidence is None or collector.has("bytes"):
         return _findings(opened, evidence, collector, None, trust=trust)
     verify_completeness.check(evidence, collector)
@@ -88,7 +93,7 @@ def _signers(evidence: Evidence, trust: Mapping[str, str]) -> list[Signer]:
             name=log.keys.name,
             role="coordinator" if log is evidence.coordinator else "institution",
             fingerprint=log.keys.fingerprint,
-            pinned=trust.get(log.keys.name) == log.keys.log,
+            pinned=trust.get(log.keys.name) in [keys.log for keys in log.everyone()],
             size=log.checkpoint.size,
             root="sha256:" + log.checkpoint.root.hex(),
             cosigned_by=log.cosigned_by,

@@ -37,6 +37,7 @@ def _check_site(
     _check_trainings(site, reserved, found)
     _check_approvals(site, found)
     _check_egress(evidence, site, found)
+    _tell(evidence, site, found)
     accepted = sum(
         1
         for _, event in evidence.coordinator.of("update-accepted", evidence.run)
@@ -166,11 +167,11 @@ def _check_trainings(
 def _check_approvals(site: LogView, found: Collector) -> None:
     """Check that the last decision on a plan before each training or reservation is a yes."""
     approved: set[tuple[str | None, str]] = set()
-    for index, event in enumerate(site.events):
+    for index, event in site.events.of("approval", "budget-reserved", "dp-training"):
         key = (event.run, event.fields.get("plan_digest", ""))
         if event.kind == "approval":
             (approved.add if event.fields["decision"] == "approved" else approved.discard)(key)
-        elif event.kind in ("budget-reserved", "dp-training") and key not in approved:
+        elif key not in approved:
             text = f"the {event.kind} has no approval of its plan before it"
             found.add("meaning", "not-approved", site.place(index), text)
 
@@ -187,3 +188,19 @@ def _check_egress(evidence: Evidence, site: LogView, found: Collector) -> None:
         if verdicts.get((event.round, event.fields["update_digest"])) != "cleared":
             text = f"the gate of {site.keys.name} did not clear the update of round {event.round}"
             found.add("meaning", "not-cleared", evidence.coordinator.place(index), text)
+
+
+def _tell(evidence: Evidence, site: LogView, found: Collector) -> None:
+    """Give notice of what a reader should know and what is no fault of the evidence."""
+    words = {event.fields["word"] for _, event in site.of("request-refused")}
+    if words:
+        found.notices.append(f"{site.keys.name} refused requests: {', '.join(sorted(words))}")
+    started = list(site.of("trainer-started", evidence.run))
+    if any(event.fields["network"] != "none" for _, event in started):
+        found.notices.append(
+            f"{site.keys.name} could not cut its trainer off from the network in this run"
+        )
+    trained = next((index for index, _ in site.of("dp-training", evidence.run)), None)
+    if started and trained is not None and not started[0][0] < trained:
+        text = "the trainer's start is stated after its first training"
+        found.add("meaning", "trainer-late", site.place(started[0][0]), text)

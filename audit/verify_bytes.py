@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from audit import bundle as bundles
-from audit import digests, note, tiles, verify_log
+from audit import digests, note, rotation, tiles, verify_log
 from audit.bundle import Bundle, Source
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, LogView
+from audit.keys import PublicKeys
 
 
 def check(
-    bundle: Bundle, found: Collector, *, trust: Mapping[str, str], against: str | None
+    bundle: Bundle,
+    found: Collector,
+    *,
+    trust: Mapping[str, str],
+    against: str | None,
+    every: bool = False,
 ) -> Evidence | None:
     """Check a bundle's bytes and return what could be read of it.
 
@@ -23,17 +30,29 @@ def check(
         f"{bundles.SITES}/{name}": source for name, source in bundle.sites.items()
     }
     _check_names(bundle, found)
-    _check_trust(sources, trust, found)
-    witnesses = [note.parse_key(source.keys.witness) for source in sources.values()]
-    logs = {
-        where: verify_log.read(bundle, where, source, witnesses, found)
+    unseen = {
+        where: verify_log.read(bundle, where, source, (), found, every=every)
         for where, source in sources.items()
+    }
+    _check_trust(sources, unseen, trust, found)
+    witnesses = [
+        note.parse_key(keys.witness)
+        for where, source in sources.items()
+        for keys in _everyone(source, unseen[where])
+    ]
+    logs = {
+        where: None
+        if log is None
+        else replace(log, cosigned_by=verify_log.witnesses_of(bundle, log, witnesses, found))
+        for where, log in unseen.items()
     }
     expected = {bundles.MANIFEST, bundles.PLAN}
     for where, log in logs.items():
         if log is not None:
             expected.add(f"{where}/{bundles.CHECKPOINT}")
             expected.update(f"{where}/{t.path}" for t in tiles.needed(log.checkpoint.size))
+    shown = _disclosures(bundle, found)
+    expected.update(f"{bundles.DISCLOSURES}/{name}" for name in shown)
     unread = tuple(f"{where}/" for where, log in logs.items() if log is None)
     _check_files(bundle, expected, unread, found)
     readable = {where: log for where, log in logs.items() if log is not None}
@@ -53,7 +72,25 @@ def check(
         sites={log.keys.name: log for log in readable.values()},
         plan=plan,
         release=bundle.release,
+        disclosures=shown,
     )
+
+
+def _disclosures(bundle: Bundle, found: Collector) -> dict[str, list[str]]:
+    """Read the disclosures of each party that has a log here."""
+    shown = {}
+    for name in (bundle.coordinator.keys.name, *bundle.sites):
+        path = f"{bundles.DISCLOSURES}/{name}"
+        if path not in bundle.files:
+            continue
+        try:
+            data = bundles.load(bundle.path, path, most=bundles.MAX_JSON_BYTES)
+            shown[name] = data.decode("ascii").splitlines()
+        except (AuditError, UnicodeDecodeError) as error:
+            code = error.code if isinstance(error, AuditError) else "bad-disclosure"
+            found.add("bytes", code, path, f"the disclosures of {name} cannot be read")
+            shown[name] = []
+    return shown
 
 
 def _check_names(bundle: Bundle, found: Collector) -> None:
@@ -66,10 +103,21 @@ def _check_names(bundle: Bundle, found: Collector) -> None:
         found.add("bytes", "same-key", bundles.MANIFEST, "one key serves twice; each needs its own")
 
 
-def _check_trust(sources: Mapping[str, Source], trust: Mapping[str, str], found: Collector) -> None:
+def _everyone(source: Source, log: LogView | None) -> list[PublicKeys]:
+    return [source.keys] if log is None else log.everyone()
+
+
+def _check_trust(
+    sources: Mapping[str, Source],
+    logs: Mapping[str, LogView | None],
+    trust: Mapping[str, str],
+    found: Collector,
+) -> None:
+    """Check that keys which came another way sign the logs, or were rotated away in them."""
     for where, source in sources.items():
-        pinned = trust.get(source.keys.name)
-        if pinned is not None and pinned != source.keys.log:
+        log, pinned = logs[where], trust.get(source.keys.name)
+        known = [keys.log for keys in _everyone(source, log)]
+        if pinned is not None and pinned not in known:
             found.add(
                 "bytes",
                 "untrusted-key",
@@ -94,8 +142,6 @@ def _check_files(
             found.add("bytes", "missing-file", name, "this file is missing")
             continue
         try:
-            if any((bundle.path / name).parents[i].is_symlink() for i in range(name.count("/"))):
-                raise AuditError(f"{name} is behind a symbolic link", code="symlink")
             if (bundle.path / name).is_symlink() or not (bundle.path / name).is_file():
                 raise AuditError(f"{name} is not a plain file", code="symlink")
             if not (bundle.path / name).stat().st_size <= bundles.MAX_RELEASE_BYTES:
@@ -119,7 +165,7 @@ def _check_against(logs: Mapping[str, LogView], against: str, found: Collector) 
                 f"it is of log {earlier.origin[:128]!r}, which is not in the bundle",
                 code="unknown-log",
             )
-        note.check_signed(note.parse(against), note.parse_key(log.keys.log))
+        rotation.open_note(against, log.history, earlier.origin)
     except AuditError as error:
         found.add("bytes", error.code, where, str(error))
         return
@@ -131,7 +177,7 @@ def _check_against(logs: Mapping[str, LogView], against: str, found: Collector) 
             log.where,
             f"the log has {size} entries now and had {earlier.size} before: it was rolled back",
         )
-    elif earlier.size > log.tree.size or log.tree.root(earlier.size) != earlier.root:
+    elif log.tree.root(earlier.size) != earlier.root:
         found.add(
             "bytes",
             "log-forked",

@@ -7,7 +7,7 @@ being accounted for in every round.
 
 from __future__ import annotations
 
-from audit import merkle, note
+from audit import rotation
 from audit.errors import AuditError
 from audit.events import Event
 from audit.evidence import Collector, Evidence, LogView
@@ -30,6 +30,7 @@ def check(evidence: Evidence, found: Collector) -> None:
         place = evidence.coordinator.place(index)
         found.add("completeness", "run-repeated", place, "the run was started twice")
     _check_members(evidence, started[0], found)
+    _check_strangers(evidence, found)
     _check_rounds(evidence, found)
     _check_end(evidence, found)
     _check_quorum(evidence, found)
@@ -37,26 +38,27 @@ def check(evidence: Evidence, found: Collector) -> None:
 
 def _check_chain(log: LogView, found: Collector) -> None:
     """Check that `seq` counts without gap and `prev` names the entry before."""
-    for index, event in enumerate(log.events):
-        before = log.tree.leaf(index - 1) if index else merkle.EMPTY_ROOT
-        if event.seq != index:
-            text = f"the entry is numbered {event.seq}"
-            found.add("completeness", "seq-gap", log.place(index), text)
-        if index and not event.time >= log.events[index - 1].time:
-            found.notices.append(f"the clock of {log.keys.name} went back before entry {index}")
-        if event.prev != "sha256:" + before.hex():
-            text = "the entry does not name the entry before it"
-            found.add("completeness", "prev-broken", log.place(index), text)
+    for wrong in log.chain:
+        found.add("completeness", wrong.code, log.place(wrong.index), wrong.sentence)
+    for index in log.clock:
+        found.notices.append(f"the clock of {log.keys.name} went back before entry {index}")
+    if log.chained:
+        found.notices.append(
+            f"{log.chained} entries of {log.keys.name} are signed through the entries after them, "
+            "which name their hashes; --every-signature checks each one's own"
+        )
 
 
 def _check_members(evidence: Evidence, started: int, found: Collector) -> None:
     """Check that every invited institution had joined, with the keys that its log has."""
     log = evidence.coordinator
     members: dict[str, object] = {}
-    for event in log.events[:started]:
+    for index, event in log.events.of("institution-joined", "institution-revoked"):
+        if index > started:
+            break
         if event.kind == "institution-joined":
             members[event.fields["name"]] = event.fields["keys"]
-        elif event.kind == "institution-revoked":
+        else:
             members.pop(event.fields["name"], None)
     for name in evidence.invited:
         site = evidence.sites.get(name)
@@ -66,12 +68,30 @@ def _check_members(evidence: Evidence, started: int, found: Collector) -> None:
         if site is None:
             text = f"the log of the invited institution {name} is not in the bundle"
             found.add("completeness", "site-missing", "sites", text)
-        elif name in members and members[name] != site.keys.to_json():
+        elif name in members and members[name] not in [s.keys.to_json() for s in site.history]:
             text = f"{name} joined with other keys than those that sign its log"
             found.add("completeness", "wrong-keys", site.where, text)
     for name in sorted(set(evidence.sites) - set(evidence.invited)):
         text = f"{name} was not invited to the run"
         found.add("completeness", "site-uninvited", evidence.sites[name].where, text)
+
+
+def _check_strangers(evidence: Evidence, found: Collector) -> None:
+    """Check that files were exchanged with members only, and only their node keys renewed."""
+    log = evidence.coordinator
+    members: set[str] = set()
+    for index, event in enumerate(log.events):
+        if event.kind == "institution-joined":
+            members.add(event.fields["name"])
+        elif event.kind == "institution-revoked":
+            members.discard(event.fields["name"])
+        elif event.kind in ("exchange", "institution-renewed"):
+            name = event.fields.get("name", event.fields.get("institution"))
+            accepted = event.fields.get("verdict") != "refused"
+            # A refused file may bear nobody's signature.
+            if name not in members and (accepted or name is not None):
+                text = f"the {event.kind} is with nobody who was a member then"
+                found.add("completeness", "stranger", log.place(index), text)
 
 
 def _check_rounds(evidence: Evidence, found: Collector) -> None:
@@ -159,8 +179,7 @@ def _check_site_note(site: LogView, text: str | None, place: str, found: Collect
         found.add("completeness", "site-checkpoint-missing", place, sentence)
         return
     try:
-        key, origin = note.parse_key(site.keys.log), site.checkpoint.origin
-        stated = note.open_checkpoint(text, key=key, origin=origin)
+        stated = rotation.open_note(text, site.history, site.checkpoint.origin)
     except AuditError as error:
         found.add("completeness", error.code, place, f"checkpoint of {name}: {error}")
         return

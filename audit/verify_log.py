@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TypeVar
 
 from audit import bundle as bundles
 from audit import dsse, events, merkle, note, tiles
+from audit.blocks import BlockTree
 from audit.bundle import Bundle, Source
-from audit.errors import AuditError
-from audit.evidence import Collector, LogView
-from audit.keys import PublicKeys
+from audit.errors import AuditError, LogDamaged
+from audit.evidence import Collector, Events, LogView
+from audit.reading import EACH, Reader, first_keys
+from audit.tiles import Tile
+
+T = TypeVar("T")
+_LAST_SECOND = 253402300799  # of the year 9999
+_MISSING = bytes(merkle.HASH_BYTES)
 
 
 def read(
@@ -18,8 +27,19 @@ def read(
     source: Source,
     witnesses: Sequence[note.VerifierKey],
     found: Collector,
+    *,
+    every: bool = False,
 ) -> LogView | None:
-    """Read and check one log; None if it has no readable checkpoint."""
+    """Read and check one log; None if it has no readable checkpoint.
+
+    Args:
+        bundle: the bundle.
+        where: the log's folder in it.
+        source: the log's files and the keys in force at its end, as the bundle states them.
+        witnesses: the witness keys of all parties.
+        found: takes the faults.
+        every: check each entry's own signature, however long the log is.
+    """
     name = f"{where}/{bundles.CHECKPOINT}"
     try:
         data = bundles.load(bundle.path, name, most=note.MAX_NOTE_BYTES)
@@ -32,69 +52,129 @@ def read(
     except AuditError as error:
         found.add("bytes", error.code, name, str(error))
         return None
-    entries = _read_tiles(bundle, where, stated.size, tiles.ENTRIES, found)
-    stored = _read_tiles(bundle, where, stated.size, "0", found)
-    tree = _check_root(where, stated, entries, stored, found)
+    files = _Files(bundle, where, stated.size)
+    tree = BlockTree(files.leaves)
+    reader, differing = _read_entries(files, tree, source, stated.origin, found, every=every)
+    _check_root(files, stated, tree, differing, found)
     _check_upper(bundle, where, stated.size, tree, found)
-    event_key = note.parse_key(source.keys.event).public
-    checked = [
-        _read_entry(index, entry, event_key, source.keys, stated.origin, where, found)
-        for index, entry in enumerate(entries)
-        if entry is not None
-    ]
+    for wrong in reader.bytes_:
+        found.add("bytes", wrong.code, f"{where} entry {wrong.index}", wrong.sentence)
     log = LogView(
         keys=source.keys,
         where=where,
         checkpoint=stated,
         tree=tree,
-        events=tuple(event for event in checked if event is not None),
-        cosigned_by=_witnesses(note.parse(data), source, witnesses, name, found),
+        events=Events(reader.kinds, reader.kept, lambda index: files.event(index, tree)),
+        cosigned_by=(),
+        history=tuple(reader.history),
+        revoked=tuple(reader.revoked),
+        chain=tuple(reader.chain),
+        clock=tuple(reader.clock),
+        chained=reader.chained,
     )
-    _check_first(log, found)
-    return log
+    _check_first(log, reader, found)
+    return replace(log, cosigned_by=witnesses_of(bundle, log, witnesses, found))
 
 
-def _read_tiles(
-    bundle: Bundle, where: str, size: int, level: str, found: Collector
-) -> list[bytes | None]:
-    """Read the entries, or the leaf hashes, of a log; None stands for what cannot be read."""
-    items: list[bytes | None] = []
-    for tile in tiles.needed(size):
-        if tile.level != level:
+class _Files:
+    """The tiles of one log in a bundle."""
+
+    def __init__(self, bundle: Bundle, where: str, size: int) -> None:
+        self.where = where
+        self.size = size
+        self.broken = False  # whether a bundle of entries cannot be read
+        self._root = bundle.path
+
+    def tile(self, level: str, index: int) -> Tile:
+        return Tile(level, index, min(tiles.WIDTH, self.size - index * tiles.WIDTH))
+
+    def name(self, tile: Tile) -> str:
+        return f"{self.where}/{tile.path}"
+
+    def entries(self, tile: Tile) -> list[bytes]:
+        data = bundles.load(self._root, self.name(tile), most=bundles.MAX_TILE_BYTES)
+        return tiles.unpack(data, tile.width)
+
+    def stored(self, tile: Tile) -> bytes:
+        data = bundles.load(self._root, self.name(tile), most=bundles.MAX_TILE_BYTES)
+        return b"".join(tiles.split(data, tile.width))
+
+    def leaves(self, block: int) -> list[bytes]:
+        return [merkle.leaf_hash(entry) for entry in self.entries(self.tile(tiles.ENTRIES, block))]
+
+    def event(self, index: int, tree: merkle.Tree) -> events.Event:
+        """Read one event again; what is not what was hashed first is refused."""
+        entry = self.entries(self.tile(tiles.ENTRIES, index // tiles.WIDTH))[index % tiles.WIDTH]
+        if merkle.leaf_hash(entry) != tree.leaf(index):
+            raise LogDamaged(f"{self.where} changed while it was read; read it again")
+        return events.read(dsse.parse(entry).statement)
+
+
+def _read_entries(
+    files: _Files,
+    tree: BlockTree,
+    source: Source,
+    origin: str,
+    found: Collector,
+    *,
+    every: bool,
+) -> tuple[Reader, list[int]]:
+    """Read all entries into the tree; also return where entry and hash tile differ."""
+    reader: Reader | None = None
+    differing: list[int] = []
+    for block in range(-(-files.size // tiles.WIDTH)):
+        tile, hashes = files.tile(tiles.ENTRIES, block), files.tile("0", block)
+        entries = _load(files, tile, files.entries, found)
+        stored = _load(files, hashes, files.stored, found)
+        if reader is None:
+            first = first_keys(entries[0]) if entries else None
+            each = every or files.size <= EACH
+            keys = source.keys if first is None or first.name != source.keys.name else first
+            reader = Reader(origin, keys, each)
+        if entries is None:
+            files.broken = True
+            reader.skip(tile.width)
+            tree.extend([_MISSING] * tile.width)
             continue
-        name = f"{where}/{tile.path}"
-        try:
-            data = bundles.load(bundle.path, name, most=bundles.MAX_TILE_BYTES)
-            read = tiles.unpack if level == tiles.ENTRIES else tiles.split
-            items += read(data, tile.width)
-        except AuditError as error:
-            last = tile.start + tile.width - 1
-            items += [None] * tile.width
-            found.add("bytes", error.code, f"{name} (entries {tile.start} to {last})", str(error))
-    return items
+        leaves = reader.read(entries)
+        tree.extend(leaves)
+        if stored is not None and b"".join(leaves) != stored:
+            differing += [
+                tile.start + place
+                for place, leaf in enumerate(leaves)
+                if leaf != stored[place * merkle.HASH_BYTES : (place + 1) * merkle.HASH_BYTES]
+            ]
+    assert reader is not None  # noqa: S101 - a checkpoint of no entries was refused
+    reader.finish()
+    return reader, differing
+
+
+def _load(files: _Files, tile: Tile, read: Callable[[Tile], T], found: Collector) -> T | None:
+    try:
+        return read(tile)
+    except AuditError as error:
+        last = tile.start + tile.width - 1
+        place = f"{files.name(tile)} (entries {tile.start} to {last})"
+        found.add("bytes", error.code, place, str(error))
+        return None
 
 
 def _check_root(
-    where: str,
+    files: _Files,
     stated: note.Checkpoint,
-    entries: Sequence[bytes | None],
-    stored: Sequence[bytes | None],
+    tree: merkle.Tree,
+    differing: Sequence[int],
     found: Collector,
-) -> merkle.Tree:
-    """Recompute the root from the entries; if it differs, find out which entries do not fit."""
-    missing = bytes(merkle.HASH_BYTES)
-    leaves = [missing if entry is None else merkle.leaf_hash(entry) for entry in entries]
-    tree = merkle.Tree(leaves)
+) -> None:
+    """Compare the root with the signed one; if it differs, say which entries do not fit."""
     holds = tree.root() == stated.root
-    if not holds and None not in entries:
-        found.add(
-            "bytes", "wrong-root", where, "the entries do not have the root that the log signed"
-        )
-    for index, (leaf, kept) in enumerate(zip(leaves, stored, strict=True)):
-        if kept is not None and entries[index] is not None and leaf != kept:
-            code = "damaged-tile" if holds else "damaged-entry"
-            found.add("bytes", code, f"{where} entry {index}", "entry and hash tile do not match")
-    return tree
+    if not holds and not files.broken:
+        text = "the entries do not have the root that the log signed"
+        found.add("bytes", "wrong-root", files.where, text)
+    for index in differing:
+        code = "damaged-tile" if holds else "damaged-entry"
+        place = f"{files.where} entry {index}"
+        found.add("bytes", code, place, "entry and hash tile do not match")
 
 
 def _check_upper(
@@ -114,37 +194,14 @@ def _check_upper(
             found.add("bytes", "damaged-tile", name, "the hash tile is not that of the entries")
 
 
-def _read_entry(
-    index: int,
-    entry: bytes,
-    event_key: bytes,
-    keys: PublicKeys,
-    origin: str,
-    where: str,
-    found: Collector,
-) -> events.Event | None:
-    """Check one entry's signature and form, and that it is of this party and this log."""
-    place = f"{where} entry {index}"
-    try:
-        envelope = dsse.parse(entry)
-        dsse.check(envelope, event_key)
-        event = events.read(envelope.statement)
-        if event.emitter != keys.name or event.origin != origin:
-            raise AuditError("the event is of another party or another log", code="foreign-event")
-    except AuditError as error:
-        found.add("bytes", error.code, place, str(error))
-        return None
-    return event
-
-
-def _check_first(log: LogView, found: Collector) -> None:
-    """Check that the log begins by naming itself and its keys, and does so once."""
-    first = log.events[0] if log.events else None
+def _check_first(log: LogView, reader: Reader, found: Collector) -> None:
+    """Check that the log names itself and its keys first and once, and ends with these keys."""
+    index, first = next(log.events.of("log-started"), (-1, None))
     if (
         first is None
-        or first.kind != "log-started"
+        or index
         or first.fields["origin"] != log.checkpoint.origin
-        or first.fields["keys"] != log.keys.to_json()
+        or first.fields["keys"] != log.history[0].keys.to_json()
     ):
         found.add(
             "bytes",
@@ -152,28 +209,40 @@ def _check_first(log: LogView, found: Collector) -> None:
             log.place(0),
             "the log does not begin with a log-started event of this origin and these keys",
         )
-    for index, _ in log.of("log-started"):
+    for index, _ in log.events.of("log-started"):
         if index:
             found.add("bytes", "wrong-start", log.place(index), "the log starts a second time")
+    if reader.keys != log.keys:
+        text = "the keys that the bundle states are not those in force at the log's end"
+        found.add("bytes", "wrong-keys", f"{log.where}/{bundles.CHECKPOINT}", text)
 
 
-def _witnesses(
-    signed: note.Note,
-    source: Source,
-    witnesses: Sequence[note.VerifierKey],
-    where: str,
-    found: Collector,
+def witnesses_of(
+    bundle: Bundle, log: LogView, witnesses: Sequence[note.VerifierKey], found: Collector
 ) -> tuple[str, ...]:
-    """Return who cosigned; a line that names a known witness and does not verify is a fault."""
-    names = []
+    """Return who cosigned; a line that names a known witness and does not verify is a fault.
+
+    A witness's time is a clock that is not the log's own: after the log key had expired it counts
+    as a fault too.
+    """
+    where = f"{log.where}/{bundles.CHECKPOINT}"
+    signed = note.parse(bundles.load(bundle.path, where, most=note.MAX_NOTE_BYTES))
+    names = set()
+    expires = log.history[-1].expires
+    own = {keys.witness for keys in log.everyone()}
     for key in witnesses:
-        if str(key) == source.keys.witness:
+        if str(key) in own:
             continue  # nobody is a witness of himself
         try:
-            note.check_signed(signed, key)
+            time = note.check_signed(signed, key)
         except AuditError as error:
             if error.code != "not-signed":
                 found.add("bytes", "bad-cosignature", where, str(error))
             continue
-        names.append(key.name.removesuffix("/witness"))
+        name = key.name.removesuffix("/witness")
+        names.add(name)
+        seen = events.timestamp(datetime.fromtimestamp(min(time or 0, _LAST_SECOND), UTC))
+        if expires is not None and not seen <= expires:
+            text = f"{name} saw this checkpoint after its key had expired at {expires}"
+            found.add("bytes", "expired-key", where, text)
     return tuple(sorted(names))

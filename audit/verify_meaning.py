@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from audit import canonical, verify_budget, verify_release, verify_review
+from audit import (
+    aggregation,
+    canonical,
+    verify_budget,
+    verify_disclosures,
+    verify_mark,
+    verify_release,
+    verify_review,
+)
+from audit import bundle as bundles
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, Recompute
 from audit.findings import InstitutionFinding, ReleaseFinding
@@ -26,6 +35,11 @@ def check(evidence: Evidence, found: Collector, *, recompute: Recompute) -> Mean
     budgets = verify_budget.check(evidence, found, recompute=recompute)
     outputs = _check_aggregations(evidence, found)
     release = verify_release.check(evidence, found, outputs=outputs, budgets=budgets)
+    verify_mark.check(evidence, found)
+    for log in (evidence.coordinator, *evidence.sites.values()):
+        name = log.keys.name
+        shown = evidence.disclosures.get(name, ())
+        verify_disclosures.check(log, shown, f"{bundles.DISCLOSURES}/{name}", found)
     rounds = sum(1 for _ in evidence.coordinator.of("round-closed", evidence.run))
     return Meaning(tuple(budget.finding for budget in budgets.values()), release, rounds)
 
@@ -59,7 +73,9 @@ def _check_aggregations(evidence: Evidence, found: Collector) -> list[tuple[int,
     """
     log = evidence.coordinator
     outputs: list[tuple[int, str]] = []
-    seen: dict[int | None, str] = {}
+    seen: set[int | None] = set()
+    plan = evidence.started[1].fields["plan"] if evidence.started else {}
+    method = aggregation.words(plan)
     for index, event in log.of("aggregation", evidence.run):
         place = log.place(index)
         if event.round in seen:
@@ -74,16 +90,26 @@ def _check_aggregations(evidence: Evidence, found: Collector) -> list[tuple[int,
         if inputs != accepted or not inputs:
             text = f"the aggregate of round {event.round} is not made of the accepted updates"
             found.add("meaning", "inputs-differ", place, text)
+        if event.fields["method"] != method:
+            text = f"round {event.round} was not combined in the way that the plan says"
+            found.add("meaning", "method-differs", place, text)
         if outputs and event.fields["input_adapter"] != outputs[-1][1]:
             text = f"round {event.round} did not start from the aggregate before it"
             found.add("meaning", "chain-broken", place, text)
-        seen[event.round] = event.fields["input_adapter"]
+        seen.add(event.round)
         outputs.append((index, event.fields["output_adapter"]))
+    if not aggregation.is_mean(plan):
+        found.notices.append(
+            "the aggregates were not computed again: a bundle holds the digests of the updates, "
+            "and a robust rule cannot be followed by names"
+        )
+    for _, event in log.of("round-closed", evidence.run):
+        if event.round not in seen:
+            found.notices.append(f"round {event.round} missed its quorum and changed nothing")
     for lost in _rounds_at_quorum(evidence):
         if lost not in seen:
             text = f"round {lost} met the quorum and was never aggregated"
             found.add("meaning", "aggregation-missing", log.where, text)
-    _check_inputs(evidence, seen, found)
     return outputs
 
 
@@ -94,19 +120,3 @@ def _rounds_at_quorum(evidence: Evidence) -> list[int]:
         for _, event in evidence.coordinator.of("round-closed", evidence.run)
         if event.round is not None and len(event.fields["accepted"]) >= quorum
     ]
-
-
-def _check_inputs(evidence: Evidence, inputs: dict[int | None, str], found: Collector) -> None:
-    """Check that each site trained from the adapter that the round started from."""
-    for _, accepted in evidence.coordinator.of("update-accepted", evidence.run):
-        site = evidence.sites.get(accepted.fields["institution"])
-        index = accepted.fields["statement_index"]
-        if site is None or accepted.round not in inputs or not index < len(site.events):
-            continue
-        trained = site.events[index]
-        if (
-            trained.kind == "dp-training"
-            and trained.fields["input_digest"] != inputs[accepted.round]
-        ):
-            text = f"{site.keys.name} trained from another adapter than round {accepted.round} had"
-            found.add("meaning", "input-differs", site.place(index), text)

@@ -175,9 +175,10 @@ def _check_folder(evidence: Evidence, releases: Sequence[Event], found: Collecto
 
 
 def _check_received(evidence: Evidence, known: set[str], found: Collector) -> None:
-    """Check that the institutions received no release that the coordinator did not log."""
+    """Check that the institutions received and served no release that was not logged."""
     for site in evidence.sites.values():
-        for index, event in site.of("release-received", evidence.run):
-            if event.fields["release_digest"] not in known:
-                text = f"{site.keys.name} received a release that the coordinator did not log"
-                found.add("meaning", "release-unlogged", site.place(index), text)
+        for kind, did in (("release-received", "received"), ("serving", "served")):
+            for index, event in site.of(kind, evidence.run):
+                if event.fields["release_digest"] not in known:
+                    text = f"{site.keys.name} {did} a release that the coordinator did not log"
+                    found.add("meaning", "release-unlogged", site.place(index), text)

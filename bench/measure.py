@@ -12,12 +12,15 @@ import gc
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+# A script's own folder comes first among the places of modules, and bench/audit.py is not `audit`.
+sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != ROOT / "bench"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,9 +240,10 @@ class _Shared:
     def people(self) -> tuple[tuple[Example, ...], ...] | None:
         """The institution's own people, or None for made-up ones."""
         if self.own_records and self._people is None:
-            from client import people
+            from client import people, withdrawals
             from client.train import labels_of
 
+            withdrawals.check(self.folder)
             tool = people.scrubber(self.folder)
             said = people.stated(self.folder)
             done = people.scrub(people.read(self.folder), tool, said=said)

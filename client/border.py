@@ -17,7 +17,7 @@ from audit.errors import AuditError
 from audit.merkle import EMPTY_ROOT
 from client import decisions
 from client.folder import Folder
-from configs.run import AdapterTable
+from configs.run import AdapterTable, Plan
 from model import catalog, shapes
 from model.shapes import Spec
 from privacy import egress
@@ -126,9 +126,7 @@ def _clear_update(folder: Folder, header: Update, message: Message) -> Cleared:
         raise EgressDenied("an update of a round that was not charged was held back")
     cleared = egress.clear(
         message.arrays,
-        shapes=shapes.shapes(
-            catalog.find(plan.model, expect_digest=plan.model_digest), spec(plan.adapter)
-        ),
+        shapes=shapes_of(folder, plan),
         max_norm=folder.settings.policy.max_update_norm,
     )
     if arrays_digest(cleared.arrays) != header.update_digest:
@@ -139,9 +137,34 @@ def _clear_update(folder: Folder, header: Update, message: Message) -> Cleared:
         or event.subject("update") != header.update_digest
         or (event.run, event.round) != (header.run, header.round)
         or event.fields["plan_digest"] != header.plan_digest
+        or event.fields.get("columns") != stated_columns(folder, plan).get("columns")
     ):
         raise EgressDenied("an update without its statement in the log was held back")
     return cleared
+
+
+def columns(folder: Folder, plan: Plan) -> int:
+    """How many columns of each B this institution trains: the plan's, or what its machine can."""
+    return min(folder.settings.runtime.columns or plan.adapter.rank, plan.adapter.rank)
+
+
+def stated_columns(folder: Folder, plan: Plan) -> dict[str, int]:
+    """The field of a training statement that says so; empty where all columns are trained."""
+    count = columns(folder, plan)
+    return {} if count == plan.adapter.rank else {"columns": count}
+
+
+def shapes_of(folder: Folder, plan: Plan) -> dict[str, tuple[int, int]]:
+    """Name and shape of every array of this institution's updates.
+
+    Raises:
+        ModelError: the plan's model is not on this machine, or is another.
+    """
+    found = catalog.find(plan.model, expect_digest=plan.model_digest)
+    whole, count = shapes.shapes(found, spec(plan.adapter)), columns(folder, plan)
+    if count == plan.adapter.rank:
+        return whole
+    return {name: (rows, count) for name, (rows, _) in whole.items()}
 
 
 def spec(table: AdapterTable) -> Spec:

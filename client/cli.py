@@ -11,7 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client import cli_audit, cli_scrub
+from client import (
+    cli_audit,
+    cli_budget,
+    cli_exchange,
+    cli_keys,
+    cli_prepare,
+    cli_renew,
+    cli_scrub,
+)
 
 app = typer.Typer(no_args_is_help=True)
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
@@ -71,6 +79,8 @@ def doctor(directory: _DIR, as_json: _JSON = False) -> None:
         raise typer.Exit(2)
 
 
+app.command("prepare")(cli_prepare.prepare)
+app.command("withdraw")(cli_prepare.withdraw)
 app.command("scrub")(cli_scrub.scrub)
 app.command("review")(cli_scrub.review)
 app.command("deid")(cli_scrub.deid)
@@ -110,12 +120,18 @@ def run(directory: _DIR) -> None:
 
 
 @app.command()
-def approve(directory: _DIR, run_name: _RUN) -> None:
+def approve(
+    directory: _DIR,
+    run_name: _RUN,
+    digest: Annotated[
+        str, typer.Option(help="Approve only if this is still the plan's digest.")
+    ] = "",
+) -> None:
     """Approve a proposed run; the decision is signed into the log.
 
     Example: privity client approve clinic-a triage
     """
-    _decide(directory, run_name, "approved")
+    _decide(directory, run_name, "approved", digest)
 
 
 @app.command()
@@ -127,69 +143,29 @@ def refuse(directory: _DIR, run_name: _RUN) -> None:
     _decide(directory, run_name, "refused")
 
 
-@app.command()
-def budget(directory: _DIR, as_json: _JSON = False) -> None:
-    """The ledger: ε spent, reserved and left for the cohort.
-
-    Example: privity client budget clinic-a
-    """
-    from client import folder
-
-    opened = folder.open_folder(directory)
-    limits = opened.settings.budget
-    balance = opened.ledger().balance(limits.cohort, delta=limits.delta, cap=limits.epsilon)
-    facts: dict[str, Any] = {
-        "cohort": limits.cohort,
-        "unit": "person",
-        "adjacency": "zero-out",
-        "delta": limits.delta,
-        "cap": limits.epsilon,
-        "spent": round(balance.spent, 6),
-        "reserved": round(balance.reserved, 6),
-        "left": round(balance.left, 6),
-        "rows": [
-            {
-                "run": row.run,
-                "noise_multiplier": row.noise_multiplier,
-                "sample_rate": row.sample_rate,
-                "steps": row.steps,
-                "rounds": row.rounds,
-                "rounds_begun": row.rounds_begun,
-                "time": row.time,
-            }
-            for row in balance.rows
-        ],
-    }
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    rows = facts.pop("rows")
-    _print(facts, False)
-    if not rows:
-        typer.echo("no run has reserved anything")
-        return
-    table = Table("run", "σ", "sample rate", "steps", "rounds begun", "reserved at")
-    for row in rows:
-        table.add_row(
-            row["run"],
-            f"{row['noise_multiplier']:g}",
-            f"{row['sample_rate']:g}",
-            str(row["steps"]),
-            f"{row['rounds_begun']} of {row['rounds']}",
-            row["time"],
-        )
-    Console().print(table)
-
-
+app.command("budget")(cli_budget.command)
 app.command("audit")(cli_audit.command)
+app.command("answer")(cli_exchange.command)
+app.command("renew")(cli_renew.command)
+app.command("keys")(cli_keys.keys)
+app.command("feedback")(cli_keys.feedback)
 
 
-def _decide(directory: Path, run_name: str, decision: Literal["approved", "refused"]) -> None:
+def _decide(
+    directory: Path, run_name: str, decision: Literal["approved", "refused"], digest: str = ""
+) -> None:
     from client import decisions, folder
     from client.errors import ClientError
 
     opened = folder.open_folder(directory)
     proposed = decisions.proposed(opened, run_name)
+    if digest and decisions.digest(proposed) != digest:
+        raise ClientError(
+            f"the plan that was last proposed as {run_name} has the digest "
+            f"{decisions.digest(proposed)}; nothing was decided, look at it first",
+            code="plan-differs",
+            exit_code=3,
+        )
     begun = opened.ledger().begun(run_name)
     if decision == "refused" and begun:
         typer.echo(f"{len(begun)} rounds were trained already; their ε stays spent", err=True)

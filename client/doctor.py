@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import connect
+from client import connect, renewal
 from client import folder as folders
 from client.errors import ClientError
 from client.folder import Folder
@@ -53,12 +53,15 @@ def _all(folder: Folder) -> Iterator[Check]:
     yield Check("PASS", "python", version)
     yield _guard("keys", lambda: _keys(folder))
     yield _guard("records", lambda: _records(folder))
+    yield _guard("trainer", lambda: _trainer(folder))
     yield _guard("log", lambda: f"{folder.log().size} entries, intact")
     yield _guard("ledger", lambda: _ledger(folder))
     yield _guard("ledger in log", lambda: _heads(folder))
     yield from _models(folder)
     yield _guard("invitation", lambda: _invitation(folder))
     yield _guard("coordinator", lambda: _coordinator(folder))
+    yield _guard("certificate", lambda: _certificate(folder))
+    yield _guard("node key", lambda: _node_key(folder))
     free = shutil.disk_usage(folder.path).free
     yield _enough("disk", free, _FREE_BYTES, "free space where the folder lies")
     yield _memory()
@@ -88,15 +91,37 @@ def _keys(folder: Folder) -> str:
 
 
 def _records(folder: Folder) -> str | Check:
+    from client import people
+
     data = folder.data
     if not data.is_file():
         raise ClientError(f"{data} does not exist; set data.path in site.toml")
     if not os.access(data, os.R_OK):
         raise ClientError(f"{data} cannot be read; correct its permissions")
+    people.prepared(folder)
     if data.stat().st_mode & 0o007:
         return Check("WARN", "records", f"{data.name} is readable by everybody",
                      f"chmod o-rwx {data}")  # fmt: skip
     return f"{data.name} is there; privity client scrub reads it"
+
+
+def _trainer(folder: Folder) -> str | Check:
+    from client import cell
+
+    found = cell.probe(folder)
+    if found.network == "none":
+        return "runs without network, sees no key, reads the records and writes none"
+    text = f"this system does not let it be cut off from the network ({found.reason})"
+    if folder.settings.trainer.network == "warn":
+        return Check("WARN", "trainer", text, "put an outbound firewall around this machine")
+    return Check(
+        "FAIL",
+        "trainer",
+        text,
+        "ask the administrator to allow user namespaces (kernel.unprivileged_userns_clone, "
+        "kernel.apparmor_restrict_unprivileged_userns; in a container its seccomp profile), or "
+        'set trainer.network = "warn" in site.toml behind an outbound firewall',
+    )
 
 
 def _ledger(folder: Folder) -> str | Check:
@@ -145,6 +170,27 @@ def _coordinator(folder: Folder) -> str:
     invitation = folder.invitation()
     connect.check_coordinator(invitation)
     return f"{invitation.coordinator} answers with the invited certificate"
+
+
+def _certificate(folder: Folder) -> str | Check:
+    server, authority = connect.certificate_days(folder.invitation())
+    text = f"the coordinator's ends in {server} days, its authority's in {authority}"
+    if authority < renewal.WARN_DAYS:
+        return Check("WARN", "certificate", text, "ask the coordinator for a new invitation")
+    if server < renewal.WARN_DAYS:
+        return Check("WARN", "certificate", text, "ask the coordinator for privity server renew")
+    return text
+
+
+def _node_key(folder: Folder) -> str | Check:
+    days = renewal.key_days(folder)
+    if renewal.pending(folder).exists():
+        text = "the next one waits until the coordinator admits it"
+        return Check("WARN", "node key", text, "send renew.json, then restart the client")
+    if days < renewal.WARN_DAYS:
+        remedy = f"privity client renew {folder.path}"
+        return Check("WARN", "node key", f"due in {days} days", remedy)
+    return f"due in {days} days"
 
 
 def _enough(name: str, have: int, need: int, remedy: str) -> Check:

@@ -61,6 +61,7 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
     }
     return {
         "run": run.name,
+        "plan_digest": decisions.digest(proposed),
         "decision": "acceptable" if verdict.reason == "none" else verdict.reason,
         "epsilon_before": round(verdict.epsilon_before, 4),
         "epsilon_after": round(verdict.epsilon_after, 4),
@@ -112,6 +113,7 @@ def proposal(run: Run, found: ModelFolder) -> Plan:
         institutions=tuple(sorted(run.federation.institutions)),
         quorum=run.federation.quorum,
         round_timeout_s=run.federation.round_timeout_s,
+        aggregation=run.aggregation,
     )
 
 

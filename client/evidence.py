@@ -39,9 +39,12 @@ def take(folder: Folder, log: Log, invitation: Invitation, message: Down) -> str
     Raises:
         ClientError: our log or ledger is older than what the coordinator cosigned.
         StaleRequest: the coordinator asked from a size before the one that we cosigned last.
-        AuditError: the coordinator's log does not extend what we saw of it.
+        AuditError: the coordinator's log does not extend what we saw of it, or it claims entries
+            of ours that there never were.
     """
     check_not_restored(folder, log, invitation, message.cosigned)
+    if not message.have <= log.size:
+        raise AuditError("the coordinator claims entries that this log never had", code="have")
     return folder.witness().cosign_request(
         message.witness.encode(), log_key=invitation.keys.log, origin=invitation.origin
     )

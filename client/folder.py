@@ -251,9 +251,17 @@ run_epsilon = 2.0                   # the most that one run may ask for
 max_steps = 1000
 max_update_norm = 10000.0
 
+[trainer]
+network = "none"                    # none: without network or not at all; warn: also where the
+                                    # system cannot cut the trainer off
+
 [runtime]
 threads = 0                         # 0: all
 chunk_tokens = 384                  # bounds memory: padded tokens trained on at a time
+columns = 0                         # of each matrix that this machine trains; 0: all
 port = 0                            # runner's port on loopback; 0: any free one
 connect_timeout_s = 300.0
+
+[metrics]
+port = 0                            # for a Prometheus server on this machine; 0: off
 """

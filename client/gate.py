@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supernode.nodestate import NodeState, NodeStateFactory
+from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from audit.digests import arrays_digest
@@ -23,6 +24,7 @@ from audit.errors import AuditError
 from client import border, decisions, identity
 from client.errors import ClientError
 from client.folder import Folder
+from client.refusals import Refusals
 from privacy import flower
 from privacy.errors import EgressDenied
 from privacy.wire import FAILURES, Message, Update, unpack
@@ -31,6 +33,8 @@ log = logging.getLogger("privity.gate")
 
 _CODES = {word: number for number, word in FAILURES.items()}
 _OBJECTS_DEADLINE_SECONDS = 60.0
+_FIRST_MOMENT_S = 1 / 64
+_MOMENTS_AN_OCTAVE = 8
 
 
 class GatedNodeState(InMemoryNodeState):
@@ -40,17 +44,30 @@ class GatedNodeState(InMemoryNodeState):
         super().__init__(object_store)
         self._folder = folder
         self._store = object_store
+        self._refusals = Refusals(folder)
+        self._taken: dict[str, float] = {}
+        self._answered: set[str] = set()
+        self.active_at = time.monotonic()
+        self.joined = False  # whether the coordinator's yes has been heard
 
     def set_node_id(self, node_id: int | None) -> None:
         """Remember the identifier on disk too, so that a successor can release it."""
         super().set_node_id(node_id)
         if node_id is not None:
+            self.joined = True
             identity.remember(self._folder, node_id)
+
+    def store_message(self, message: FlowerMessage) -> str | None:
+        """Note when the last message came: who is idle asks less often."""
+        self.active_at = time.monotonic()
+        stored: str | None = super().store_message(message)
+        return stored
 
     def create_task(self, task_type: str, run_id: int, **more: Any) -> int | None:
         """Only client tasks exist here; agents, simulations and connectors do not."""
         if task_type != TaskType.CLIENT_APP:
             log.error("a task of type %s was refused", task_type)
+            self._refusals.note("task", "unknown-message")
             return None
         created: int | None = super().create_task(task_type=task_type, run_id=run_id, **more)
         return created
@@ -70,15 +87,27 @@ class GatedNodeState(InMemoryNodeState):
         """Outgoing answers, each cleared or replaced; everything else as Flower has it."""
         found = super().get_messages_legacy(run_ids=run_ids, is_reply=is_reply, limit=limit)
         if is_reply is not True:
+            now = time.monotonic()
+            for message in found:
+                self._taken[message.metadata.message_id] = now
             return found
         return [answer for message in found if (answer := self._gate(message)) is not None]
 
+    def delete_messages(self, *, message_ids: Sequence[str] | None = None) -> None:
+        """Forget messages, and with a request that it was answered."""
+        super().delete_messages(message_ids=message_ids)
+        for identifier in (*self._taken, *self._answered) if message_ids is None else message_ids:
+            self._taken.pop(identifier, None)
+            self._answered.discard(identifier)
+
     def _gate(self, message: FlowerMessage) -> FlowerMessage | None:
         request = self._asked(message.metadata.run_id)
-        if request is None:
+        if request is None or request.metadata.message_id in self._answered:
             log.error("an answer that nobody asked for was held back; restart the runner")
+            self._refusals.note("answer", "refused-by-gate")
             self._discard(message)
             return None
+        self._answered.add(request.metadata.message_id)
         if message.has_error():
             # The runner is still handing over the error's objects; replacing them under its hands
             # would fail its upload.
@@ -98,15 +127,15 @@ class GatedNodeState(InMemoryNodeState):
                 raise EgressDenied("an answer of an unknown type was held back")
             wire = flower.from_records(self._inflate(message), kind=kind)
             if border.clear(self._folder, wire) is not None:
-                self._state("cleared", "none", wire)
+                state_verdict(self._folder, "cleared", "none", wire)
                 wire = border.with_verdict(self._folder, wire)
             return self._issue(message, request, flower.to_records(wire))
         except (EgressDenied, AuditError) as refusal:
             log.error("%s", refusal)
-            self._state("denied", refusal.code, wire)
+            self._deny(refusal.code, wire)
         except Exception as fault:
             log.error("the gate could not judge an answer (%s)", type(fault).__name__)
-            self._state("denied", "unforeseen", wire)
+            self._deny("unforeseen", wire)
         return self._issue(message, request, _error("refused-by-gate"))
 
     def _asked(self, run_id: int) -> FlowerMessage | None:
@@ -118,26 +147,10 @@ class GatedNodeState(InMemoryNodeState):
                     return entry.message
         return None
 
-    def _state(self, verdict: str, code: str, wire: Message | None) -> None:
-        """Sign the verdict about an update into the site's log, which leaves in its turn.
-
-        Of the runner's header it takes the name of a proposed run and one of its rounds only.
-        """
-        if wire is None or wire.kind != "update":
-            return
-        try:
-            header = unpack(wire, Update)
-            plan = decisions.proposed(self._folder, header.run)
-        except (EgressDenied, ClientError):
-            return
-        if not header.round < plan.rounds:
-            return
-        self._folder.log().append(
-            "egress",
-            {"verdict": verdict, "code": code, "update_digest": arrays_digest(wire.arrays)},
-            run=header.run,
-            round=header.round,
-        )
+    def _deny(self, code: str, wire: Message | None) -> None:
+        """Write down that an answer was held back: as a verdict about an update, or as it is."""
+        if not state_verdict(self._folder, "denied", code, wire):
+            self._refusals.note("answer", "refused-by-gate")
 
     def _inflate(self, message: FlowerMessage) -> Any:
         """The whole answer, once the runner has handed over all of its objects."""
@@ -162,14 +175,59 @@ class GatedNodeState(InMemoryNodeState):
             was cleared; of the runner's own message and object tree no byte is left to send.
         """
         self._discard(runner)
+        self._wait(request)
         answer = FlowerMessage(content, reply_to=request)
         answer.metadata.__dict__["_message_id"] = answer.object_id
         self._store_generated_message(answer)
         return answer
 
+    def _wait(self, request: FlowerMessage) -> None:
+        """Hold the answer back to the next of few moments: when it leaves could carry a message."""
+        began = self._taken.get(request.metadata.message_id)
+        if began is not None:
+            elapsed = time.monotonic() - began
+            time.sleep(max(0.0, moment(elapsed) - elapsed))
+
     def _discard(self, message: FlowerMessage) -> None:
         self._store.delete(message.metadata.message_id)
         self.delete_messages(message_ids=[message.metadata.message_id])
+
+
+def moment(elapsed_s: float) -> float:
+    """The next of the moments at which answers leave: each an eighth of an octave after the last.
+
+    Guarantees: not before `elapsed_s` and less than a tenth later, or the first moment; at most
+        256 different ones within two days, so that the time of an answer says less than a byte.
+    """
+    steps = math.ceil(_MOMENTS_AN_OCTAVE * math.log2(max(elapsed_s, _FIRST_MOMENT_S) /
+                                                     _FIRST_MOMENT_S))  # fmt: skip
+    return float(_FIRST_MOMENT_S * 2.0 ** (steps / _MOMENTS_AN_OCTAVE))
+
+
+def state_verdict(folder: Folder, verdict: str, code: str, wire: Message | None) -> bool:
+    """Sign the verdict about an update into the site's log, which leaves in its turn.
+
+    Of the runner's header it takes the name of a proposed run and one of its rounds only.
+
+    Returns:
+        Whether there was an update of a known run to speak of.
+    """
+    if wire is None or wire.kind != "update":
+        return False
+    try:
+        header = unpack(wire, Update)
+        plan = decisions.proposed(folder, header.run)
+    except (EgressDenied, ClientError):
+        return False
+    if not header.round < plan.rounds:
+        return False
+    folder.log().append(
+        "egress",
+        {"verdict": verdict, "code": code, "update_digest": arrays_digest(wire.arrays)},
+        run=header.run,
+        round=header.round,
+    )
+    return True
 
 
 def _error(word: str) -> Error:
@@ -181,10 +239,10 @@ class GatedFactory(NodeStateFactory):
 
     def __init__(self, folder: Folder) -> None:
         super().__init__(objectstore_factory=ObjectStoreFactory())
-        self.state_instance: NodeState | None = None
+        self.state_instance: GatedNodeState | None = None
         self._folder = folder
 
-    def state(self) -> NodeState:
+    def state(self) -> GatedNodeState:
         """The one gated state of this process."""
         with self.lock:
             if self.state_instance is None:

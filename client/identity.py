@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from client import renewal
 from client.folder import Folder, Invitation
 from configs import files
 
@@ -60,6 +63,35 @@ def release_predecessor(folder: Folder, invitation: Invitation, private: Any) ->
             time.sleep(_HANDOFF_SECONDS)
         except (httpx.HTTPError, RuntimeError):
             log.warning("the coordinator did not release this node's last session")
+        # From here on the mark is ours: whoever is killed before it knows its node again left one.
+        remember(folder, node_id)
+
+
+def try_next_key(folder: Folder, invitation: Invitation) -> None:
+    """Use the next node key, if one waits and the coordinator admits it."""
+    private = renewal.next_key(folder)
+    if private is None:
+        return
+    public = public_key_to_bytes(private.public_key())
+    try:
+        with FleetHttpClient.from_server_address(
+            invitation.coordinator,
+            False,
+            invitation.authority,
+            interceptors=[
+                RuntimeVersionHttpInterceptor("SuperNode"),
+                NodeAuthHttpInterceptor(private, private.public_key()),
+            ],
+        ) as client:
+            asked = ActivateNodeRequest(
+                public_key=public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+            )
+            client.DeactivateNode(DeactivateNodeRequest(node_id=client.ActivateNode(asked).node_id))
+    except (httpx.HTTPError, RuntimeError):
+        log.warning("the next node key is not admitted yet; this client goes on with the old one")
+        return
+    renewal.adopt(folder)
+    log.warning("this client uses its next node key from now on")
 
 
 def remember(folder: Folder, node_id: int) -> None:

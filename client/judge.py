@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from client import decisions
 from configs.run import Plan
 from configs.site import Site
 from privacy import plan as accounting
@@ -56,8 +57,12 @@ def _reason(plan: Plan, site: Site, alone: float, after: float) -> str:
         return "plan-inconsistent"
     if not alone <= plan.epsilon:
         return "plan-inconsistent"
+    if plan.adapter.method == "lora" and 0 < site.runtime.columns < plan.adapter.rank:
+        return "needs-all-columns"
     if plan.model not in site.policy.models:
         return "model-not-allowed"
+    if site.policy.plans and decisions.digest(plan) not in site.policy.plans:
+        return "plan-not-listed"
     if plan.delta != site.budget.delta:
         return "delta-mismatch"
     if plan.steps > site.policy.max_steps:

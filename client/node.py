@@ -17,29 +17,43 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import uvicorn
 from flwr.common.constant import ISOLATION_MODE_PROCESS
+from flwr.supercore.retry import http_retry
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client import connect, identity
+from client import cell, connect, identity, metrics
 from client.errors import ClientError
 from client.folder import Folder
-from client.gate import GatedFactory
+from client.gate import GatedFactory, GatedNodeState
+from client.transport import Transport
 from configs import files
 
 log = logging.getLogger("privity.node")
 
 _SLEEP_CAP_SECONDS = 0.2
+_IDLE_CAP_SECONDS = 2.0
+_ACTIVE_SECONDS = 60.0
+# Flower waits up to 20 s between two tries; a site should be back sooner than that.
+_RETRY_SECONDS = 4.0
 
 
 class _ShortSleeps:
-    """The `time` module with capped sleeps, for the loop whose 3 s waits are fixed in its code."""
+    """The `time` module with capped sleeps, for the loop whose 3 s waits are fixed in its code.
 
-    @staticmethod
-    def sleep(seconds: float) -> None:
-        time.sleep(min(seconds, _SLEEP_CAP_SECONDS))
+    A node that has just had a message asks often, so that rounds follow each other; an idle one
+    asks seldom, so that a hundred of them do not keep the coordinator busy.
+    """
+
+    def __init__(self, state: GatedNodeState) -> None:
+        self._state = state
+
+    def sleep(self, seconds: float) -> None:
+        idle = time.monotonic() - self._state.active_at > _ACTIVE_SECONDS
+        time.sleep(min(seconds, _IDLE_CAP_SECONDS if idle else _SLEEP_CAP_SECONDS))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
@@ -50,10 +64,15 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
 
     Raises:
         ClientError: not invited, the coordinator is unreachable (5), is not who the invitation
-            names (4), does not know this node (3), or the folder is in use (3).
+            names (4), does not know this node (3), the folder is in use (3), or the trainer cannot
+            be cut off from the network and must be (3).
     """
     invitation = folder.invitation()
+    traffic = Transport()
+    traffic.watch()
+    http_retry.MAX_RETRY_DELAY = _RETRY_SECONDS
     with folder.lock():
+        cell.check(folder)
         connect.wait_for(folder, invitation, report=report)
         state = GatedFactory(folder)
         secret = folder.runtime / "superexec.secret"
@@ -61,10 +80,12 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
         files.create_secret(secret)
         server, port = _runtime(folder, state, files.read_secret(secret))
         address = f"127.0.0.1:{port}"
+        stop_metrics = metrics.serve(folder, traffic)
+        identity.release_predecessor(folder, invitation, folder.node_key())
+        identity.try_next_key(folder, invitation)
         private = folder.node_key()
-        identity.release_predecessor(folder, invitation, private)
         runner = _Runner(folder, address)
-        loop.time = _ShortSleeps()
+        loop.time = _ShortSleeps(state.state())
         report(f"reached {invitation.coordinator}, joining")
         try:
             loop.start_client_internal(
@@ -80,6 +101,10 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
                 runtime_dependency_install=False,
             )
         except SystemExit as ended:
+            # Who left by itself took back what the coordinator holds of it. Who was stopped while
+            # joining may be held there without knowing: the mark lets its successor release it.
+            if ended.code in (0, None) and state.state().joined:
+                identity.forget(folder)
             if runner.lost:
                 raise ClientError(
                     "the runner stopped, so no answer can be given; read its last lines above and "
@@ -87,16 +112,23 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
                     code="runner-stopped",
                     exit_code=1,
                 ) from None
-            if ended.code not in (0, None):
+            if ended.code not in (0, None) or traffic.refused:
                 raise ClientError(
-                    f"{invitation.coordinator} did not take this node: its key is not enrolled, or "
-                    "another client with the same identity is connected; ask the coordinator, and "
-                    "stop the other client",
+                    f"{invitation.coordinator} did not take this node: its key is not enrolled or "
+                    "was revoked, or another client with the same identity is connected; ask the "
+                    "coordinator, and stop the other client",
                     code="not-admitted",
                     exit_code=3,
                 ) from None
+        except httpx.HTTPError:
+            raise ClientError(
+                f"{invitation.coordinator} answered what this node cannot work with; read the last "
+                "lines above, ask the coordinator, and start the client again",
+                code="connection-lost",
+                exit_code=5,
+            ) from None
         finally:
-            identity.forget(folder)
+            stop_metrics()
             server.should_exit = True
             runner.stop()
 

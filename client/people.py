@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import secrets
@@ -21,6 +22,7 @@ from configs import files
 from privacy.errors import Quarantined
 
 if TYPE_CHECKING:
+    from client.prepare.sets import Prepared
     from model.base import Base
     from model.labels import Labels
     from model.preferences import Preference
@@ -93,8 +95,9 @@ class Scrub:
 
     Attributes:
         notes: what passed.
-        people: everybody with a readable record, those included of whom nothing passed: how many
-            they are must not depend on what anybody's records say.
+        people: everybody with a readable record, those included of whom nothing passed, and whom
+            the reading counts besides: how many they are must not depend on what anybody's
+            records say.
         report: in counts.
         scrubber_digest: what scrubbed.
     """
@@ -106,12 +109,51 @@ class Scrub:
 
 
 def read(folder: Folder) -> Reading:
-    """Read the site's records file as its settings say.
+    """Read the site's records file as its settings say, without whoever withdrew.
+
+    Of a prepared set everybody on its side is counted, whether or not anything of them was usable.
 
     Raises:
-        ClientError: missing, empty or unusable; nothing readable in it.
+        ClientError: missing, empty or unusable; nothing readable in it; a prepared set that was
+            changed (exit code 4), or whose preparation looked across persons (exit code 3).
     """
-    return records.read(folder.data, person_column=folder.settings.data.person_column)
+    from client import withdrawals
+
+    held = prepared(folder)
+    reading = records.read(folder.data, person_column=folder.settings.data.person_column)
+    if held is not None:
+        reading = dataclasses.replace(reading, also=held.people().get("train", ()))
+    return withdrawals.apply(folder, reading)
+
+
+def prepared(folder: Folder) -> Prepared | None:
+    """The prepared set that the records file belongs to, if it does, fit to train on.
+
+    Raises:
+        ClientError: the set was changed (exit code 4), or what stands in the file depends on more
+            than each person's own records (exit code 3).
+    """
+    from client.prepare import sets
+
+    held = sets.holding(folder, folder.data)
+    if held is None:
+        return None
+    if held.manifest["scope"] != "person":
+        raise ClientError(
+            f"{held.path} was prepared across persons, so that ε would not hold for one "
+            'person; prepare it again with scope = "person"',
+            code="prepared-across",
+            exit_code=3,
+        )
+    if folder.data.name != "train.jsonl":
+        # Which of its records are there depends on other persons, those that train among them.
+        raise ClientError(
+            f"{folder.data} was thinned out by what trains, so that ε would not hold for one "
+            f"person; use {held.path / 'train.jsonl'}, or a file of its own",
+            code="prepared-across",
+            exit_code=3,
+        )
+    return held
 
 
 def scrubber(folder: Folder) -> SiteScrubber:
@@ -178,7 +220,7 @@ def scrub(
         faults=dict(Counter(fault.code for fault in reading.faults)),
         unkeyed=reading.unkeyed,
     )
-    everybody = tuple(sorted({record.person for record in reading.records}))
+    everybody = tuple(sorted({*reading.also, *(record.person for record in reading.records)}))
     return Scrub(tuple(notes), everybody, report, tool.digest)
 
 

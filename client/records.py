@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +35,10 @@ SHAPES: Final = (
     ("messages",),
     *((ask, "chosen", "rejected") for ask in ("instruction", "prompt")),
 )
-_WANTED: Final = "instruction+response, input+output, prompt+completion, or messages"
+_WANTED: Final = "instruction+response, input+output, prompt+completion (or +chosen), or messages"
 _DELIMITERS: Final = (",", ";", "\t")
 _TEXTS: Final = frozenset({name for shape in SHAPES for name in shape} | {"context", "institution"})
+_UNKEYED: Final = re.compile(r"line:[0-9a-f]{64}")
 _MAX_VALUE: Final = 200
 _MAX_VALUES: Final = 32
 
@@ -90,11 +92,13 @@ class Reading:
         faults: the others, in file order.
         unkeyed: how many of the records have no person key. Each of them counts as a person of
             its own, known by the digest of its content, so that equal records are one person.
+        also: further persons, who count though nothing of them may be used.
     """
 
     records: tuple[Record, ...] = field(repr=False)
     faults: tuple[Fault, ...]
     unkeyed: int
+    also: tuple[str, ...] = field(default=(), repr=False)
 
 
 class _RecordError(Exception):
@@ -106,11 +110,11 @@ class _RecordError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One parsed object, or the code of why there is none."""
+class Row:
+    """One parsed object and where it stands, or the code of why there is none."""
 
     line: int
-    value: Any
+    value: Any = field(repr=False)
     code: str | None = None
 
 
@@ -129,7 +133,14 @@ def read(path: Path, *, person_column: str = DEFAULT_PERSON_COLUMN) -> Reading:
             usable record; has columns of no known shape; or lacks a person column that the
             site named itself. Exit code 2.
     """
-    rows, columns = _rows(path), set[str]()
+    return gather(parse(path), path, person_column=person_column)
+
+
+def gather(
+    rows: Iterable[Row], path: Path, *, person_column: str = DEFAULT_PERSON_COLUMN
+) -> Reading:
+    """Judge rows, wherever they come from; `path` is what errors name. As `read` otherwise."""
+    columns = set[str]()
     records: list[Record] = []
     faults: list[Fault] = []
     unkeyed = 0
@@ -144,14 +155,14 @@ def read(path: Path, *, person_column: str = DEFAULT_PERSON_COLUMN) -> Reading:
         except _RecordError as bad:
             faults.append(Fault(row.line, bad.code))
             continue
-        unkeyed += row.value.get(person_column) in (None, "")
+        unkeyed += _UNKEYED.fullmatch(record.person) is not None
         records.append(record)
     _check_columns(path, columns, person_column, records, faults)
     return Reading(tuple(records), tuple(faults), unkeyed)
 
 
-def _rows(path: Path) -> Iterator[_Row]:
-    """Yield the parsed rows of a file whatever its kind."""
+def parse(path: Path) -> Iterator[Row]:
+    """Yield the parsed rows of a file whatever its kind; raises as `read` does."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -175,7 +186,7 @@ def _rows(path: Path) -> Iterator[_Row]:
     raise _error(path, "unknown-kind", "has an unknown ending; use .jsonl, .ndjson, .json, or .csv")
 
 
-def _json_lines(path: Path) -> Iterator[_Row]:
+def _json_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
@@ -183,7 +194,7 @@ def _json_lines(path: Path) -> Iterator[_Row]:
             if len(raw) > MAX_LINE_BYTES:
                 while raw and not raw.endswith(b"\n"):
                     raw = file.readline(MAX_LINE_BYTES + 1)
-                yield _Row(number, None, "too-long")
+                yield Row(number, None, "too-long")
                 continue
             ended = raw.endswith(b"\n")
             if number == 1:
@@ -191,16 +202,16 @@ def _json_lines(path: Path) -> Iterator[_Row]:
             if not raw.strip():
                 continue
             try:
-                yield _Row(number, _json(raw.decode("utf-8")))
+                yield Row(number, json.loads(raw.decode("utf-8")))
             except UnicodeDecodeError:
-                yield _Row(number, None, "not-utf-8")
+                yield Row(number, None, "not-utf-8")
             except (ValueError, RecursionError):
-                yield _Row(number, None, "not-json" if ended else "truncated")
+                yield Row(number, None, "not-json" if ended else "truncated")
 
 
-def _json_array(path: Path) -> Iterator[_Row]:
+def _json_array(path: Path) -> Iterator[Row]:
     try:
-        items = _json(path.read_bytes().decode("utf-8-sig"))
+        items = json.loads(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise _error(path, "not-utf-8", "is not UTF-8; convert it and try again") from None
     except json.JSONDecodeError as fault:
@@ -212,14 +223,10 @@ def _json_array(path: Path) -> Iterator[_Row]:
     if not items:
         raise _error(path, "empty", "holds an empty list; give at least one record")
     for number, item in enumerate(items, start=1):
-        yield _Row(number, item)
+        yield Row(number, item)
 
 
-def _json(text: str) -> Any:
-    return json.loads(text)
-
-
-def _csv_rows(path: Path) -> Iterator[_Row]:
+def _csv_rows(path: Path) -> Iterator[Row]:
     """Yield one dict a row; undecodable bytes stay marked until the row is judged."""
     with path.open("r", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = file.readline(MAX_LINE_BYTES)
@@ -234,7 +241,7 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
             except StopIteration:
                 return
             except csv.Error:
-                yield _Row(line, None, "bad-row")
+                yield Row(line, None, "bad-row")
                 continue
             if header is None:
                 header = [cell.strip() for cell in cells]
@@ -246,13 +253,13 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
             if not any(cell.strip() for cell in cells):
                 continue
             if any(_surrogates(cell) for cell in cells):
-                yield _Row(line, None, "not-utf-8")
+                yield Row(line, None, "not-utf-8")
             elif len(cells) != len(header):
-                yield _Row(line, None, "bad-row")
+                yield Row(line, None, "bad-row")
             else:
                 # An empty cell is how CSV says that there is no value.
                 filled = zip(header, cells, strict=True)
-                yield _Row(line, {name: cell for name, cell in filled if cell.strip()})
+                yield Row(line, {name: cell for name, cell in filled if cell.strip()})
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -362,15 +369,12 @@ def _surrogates(text: str) -> bool:
 
 
 def _check_columns(
-    path: Path,
-    columns: set[str],
-    person_column: str,
-    records: list[Record],
-    faults: list[Fault],
+    path: Path, columns: set[str], person_column: str, records: list[Record], faults: list[Fault]
 ) -> None:
     if not records:
         if columns and all(fault.code == "unknown-columns" for fault in faults):
-            raise _columns_error(path, columns)
+            sentence = f"has columns {_listed(columns)}; wanted are {_WANTED}"
+            raise _error(path, "unknown-columns", sentence)
         code = faults[0].code if faults else "empty"
         line = faults[0].line if faults else 1
         sentence = f"has no usable record; the first fault is {code} at line {line}"
@@ -382,11 +386,6 @@ def _check_columns(
             "no-person-column",
             f"has no person column {person_column!r}; it has {_listed(columns)}",
         )
-
-
-def _columns_error(path: Path, columns: Iterable[str]) -> ClientError:
-    sentence = f"has columns {_listed(columns)}; wanted are {_WANTED}"
-    return _error(path, "unknown-columns", sentence)
 
 
 def _listed(columns: Iterable[str]) -> str:

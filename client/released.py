@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,12 @@ class Released:
             yield self._model
 
 
+def trains_a(facts: Mapping[str, Any]) -> bool:
+    """Whether the factor A of a release was trained: then no seed gives it."""
+    table = facts.get("plan", {}).get("adapter", {})
+    return bool(table.get("method") == "lora")
+
+
 def load(release: Path) -> Released:
     """Load a release that was verified before.
 
@@ -53,7 +59,6 @@ def load(release: Path) -> Released:
     trained, fixed, config = adapter.load_arrays(release)
     folder = catalog.find(facts["base_model"], expect_digest=facts["base_digest"])
     loaded = base.load(folder)
-    method = facts["plan"].get("adapter", {}).get("method")
     spec = adapter.Spec(
         method="lora",
         rank=config["r"],
@@ -63,7 +68,7 @@ def load(release: Path) -> Released:
     )
     model = adapter.attach(loaded, spec)
     # As attached, the model carries the seed's A; a plan with "lora" trained it further.
-    if method != "lora" and adapter.frozen_digest(model) != frozen.digest(fixed):
+    if not trains_a(facts) and adapter.frozen_digest(model) != frozen.digest(fixed):
         raise ClientError(
             f"the frozen factor in {release} is not the one of its seed; fetch the release again",
             code="frozen-differs",

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from audit import canonical
 from audit.verify_review import miss_bound
-from client import columns, people, quasi, review_html
+from client import columns, people, quasi, review_html, withdrawals
 from client.errors import ClientError
 from client.folder import Folder
 from client.people import Progress, Report
@@ -82,6 +82,7 @@ def dry_run(
     """
     if out is not None and out.is_dir():
         raise ClientError(f"{out} is a folder; name a file with --out", code="bad-out")
+    withdrawals.check(folder)
     reading, tool, said = people.read(folder), people.scrubber(folder), people.stated(folder)
     count = min(sample, len(reading.records))
     chosen = set(random.SystemRandom().sample(range(len(reading.records)), count))

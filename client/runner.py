@@ -33,6 +33,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from client.errors import ClientError
 from client.folder import Folder, open_folder
+from client.refusals import Refusals
 from client.tasks import Tasks
 from configs import files, flower_app
 from privacy import flower
@@ -57,7 +58,13 @@ _WORDS = {
     "log-forked": "evidence-inconsistent",
     "log-rolled-back": "evidence-inconsistent",
     "stale-request": "evidence-inconsistent",
+    "have": "evidence-inconsistent",
     "all-quarantined": "data-not-usable",
+    "data-not-usable": "data-not-usable",
+    "trainer-stopped": "runner-stopped",
+    "prepared-across": "data-not-usable",
+    "set-changed": "data-not-usable",
+    "withdrawals-damaged": "data-not-usable",
     "egress-denied": "refused-by-gate",
     "unknown-message": "unknown-message",
 }
@@ -73,10 +80,10 @@ def error_for(fault: BaseException) -> Error:
     return Error(code=_CODES[word], reason=word)
 
 
-def answer(tasks: Tasks, request: FlowerMessage) -> FlowerMessage:
-    """Answer one Flower message with installed code, or with a code."""
+def answer(tasks: Tasks, request: FlowerMessage, refusals: Refusals | None = None) -> FlowerMessage:
+    """Answer one Flower message with installed code, or with a code that the log holds too."""
+    kinds = {kind: name for name, kind in flower.TYPES.items()}
     try:
-        kinds = {kind: name for name, kind in flower.TYPES.items()}
         if request.metadata.message_type not in kinds:
             raise ClientError("a message of an unknown type came in", code="unknown-message")
         message = flower.from_records(request.content, kind=kinds[request.metadata.message_type])
@@ -88,7 +95,11 @@ def answer(tasks: Tasks, request: FlowerMessage) -> FlowerMessage:
         log.error("%s", fault if known else f"unforeseen {type(fault).__name__}")
         if os.environ.get("PRIVITY_DEBUG") == "1":
             log.exception("traceback")
-        return FlowerMessage(error_for(fault), reply_to=request)
+        error = error_for(fault)
+        # A log that was restored from an older copy must not grow beside the newer one.
+        if refusals is not None and getattr(fault, "code", "") != "log-restored":
+            refusals.note(kinds.get(request.metadata.message_type, "unknown"), error.reason)
+        return FlowerMessage(error, reply_to=request)
 
 
 def serve(folder: Folder, address: str) -> None:
@@ -107,16 +118,16 @@ def serve(folder: Folder, address: str) -> None:
         ],
         retry_invoker=retry,
     )
-    tasks = Tasks(folder)
+    tasks, refusals = Tasks(folder), Refusals(folder)
     while True:
         given = acquire.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
         if given.HasField("task") and given.token:
-            _work(tasks, address, given.token)
+            _work(tasks, address, given.token, refusals)
         else:
             time.sleep(_POLL_SECONDS)
 
 
-def _work(tasks: Tasks, address: str, token: str) -> None:
+def _work(tasks: Tasks, address: str, token: str, refusals: Refusals) -> None:
     client = RuntimeHttpClient.from_server_address(
         address,
         True,
@@ -130,10 +141,12 @@ def _work(tasks: Tasks, address: str, token: str) -> None:
     try:
         request, context, run, _bundle = pull_task_input(client)
         if run.fab_hash == flower_app.digest():
-            reply = answer(tasks, request)
+            reply = answer(tasks, request, refusals)
         else:
             log.error("the run carries a foreign app bundle; it was not opened and not answered")
-            reply = FlowerMessage(error_for(EgressDenied("foreign bundle")), reply_to=request)
+            error = error_for(EgressDenied("foreign bundle"))
+            refusals.note("task", error.reason)
+            reply = FlowerMessage(error, reply_to=request)
         push_message(client, reply, context)
     except Exception as fault:
         # The SuperNode reports an unanswered task by itself; the runner stays for the next one.

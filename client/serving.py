@@ -1,117 +1,78 @@
-"""Serve a release on the institution's own premises, in the shape of OpenAI's chat interface.
+"""Serve releases on the institution's own premises, in the shape of OpenAI's interface.
 
-A release is verified before anything of it is loaded. Prompts and answers reach neither logs nor
-errors. The service has no accounts: it listens on loopback, and whoever publishes it further puts
-the institution's own access control in front.
+A release is verified before anything of it is loaded. Questions and answers reach neither logs nor
+errors.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-import threading
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Final
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import uvicorn
+from fastapi import FastAPI
 
 from audit import signing
 from audit.errors import AuditError
+from client import listen, text_marking
 from client.errors import ClientError
+from client.folder import Folder
+from client.gateway import pages, web
+from client.gateway.feedback import FeedbackStore
+from client.gateway.guard import Guard
+from client.gateway.journal import Journal, served
+from client.gateway.keys import KeyFile
+from client.gateway.policy import Policy
+from client.gateway.question import Engine
+from client.gateway.routing import Rollback
+from client.gateway.service import Service
+from client.text_marking import Notary
+from configs.serving import Serving
 
-LARGEST_REQUEST_BYTES = 256 * 1024
-LONGEST_ANSWER_TOKENS = 2048
-_WAITING = 8  # requests that may queue for the one model before others are turned away
-_FACTS_FILE = "release.json"
+_FACTS_FILE: Final = "release.json"
 _log = logging.getLogger("privity.serving")
 
 
-class Reply(Protocol):
-    """An answer and what it cost, in tokens."""
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What an institution gives its service: where its keys, feedback and log are.
 
-    @property
-    def text(self) -> str: ...  # noqa: D102
-    @property
-    def prompt_tokens(self) -> int: ...  # noqa: D102
-    @property
-    def completion_tokens(self) -> int: ...  # noqa: D102
-    @property
-    def finished(self) -> bool: ...  # noqa: D102
+    Attributes:
+        folder: the institution's folder; None serves without log and feedback.
+        keys: its API keys; None if there is no place for them.
+        hosts: names under which it may be asked without keys, beside loopback addresses.
+    """
 
+    folder: Folder | None = None
+    keys: KeyFile | None = None
+    hosts: frozenset[str] = frozenset()
 
-class Engine(Protocol):
-    """What answers: the released model, or a stand-in in tests."""
+    @classmethod
+    def of(cls, folder: Folder, *, hosts: frozenset[str] = frozenset()) -> Site:
+        """The service of an institution's folder."""
+        return cls(folder, KeyFile(folder.path / "serving" / "keys.json"), hosts)
 
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float,
-    ) -> Reply:
-        """Answer a conversation. A setting or length it cannot serve is a ValueError."""
+    def notary(self, settings: Serving) -> Notary | None:
+        """Who marks and signs answers; another engine's choice of words cannot be marked."""
+        if self.folder is None:
+            return None
+        mark = settings.engine.mark_text and not settings.engine.upstream
+        return Notary.of(self.folder, mark=mark)
 
-
-class _Closed(BaseModel):
-    # A parameter that is silently ignored would look obeyed, so unknown ones are refused.
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class TextPart(_Closed):
-    """One text part of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(_Closed):
-    """One turn of the conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-
-    def plain(self) -> dict[str, str]:
-        """Role and text, parts joined."""
-        if isinstance(self.content, str):
-            return {"role": self.role, "content": self.content}
-        return {"role": self.role, "content": "\n".join(part.text for part in self.content)}
-
-
-class StreamOptions(_Closed):
-    """Whether the last chunk of a stream carries the token counts."""
-
-    include_usage: bool = False
-
-
-class ChatRequest(_Closed):
-    """The part of OpenAI's chat completion request that this service obeys."""
-
-    model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=256)]
-    max_tokens: Annotated[int, Field(ge=1, le=LONGEST_ANSWER_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=LONGEST_ANSWER_TOKENS)] | None = None
-    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] = 0.0
-    top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 1.0
-    n: Literal[1] = 1
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    user: str | None = None
-
-    @property
-    def limit(self) -> int:
-        """Longest answer, in tokens."""
-        return self.max_completion_tokens or self.max_tokens or 256
+    def feedback(self, settings: Serving) -> FeedbackStore | None:
+        """Where judgements are kept, if they are."""
+        if self.folder is None or not settings.feedback.keep:
+            return None
+        return FeedbackStore(self.folder.path / "serving" / "feedback.sqlite")
 
 
 def check_release(release: Path, key: Path) -> dict[str, Any]:
@@ -146,226 +107,219 @@ def check_release(release: Path, key: Path) -> dict[str, Any]:
     return dict(facts)
 
 
-def create_app(release: Path, *, key: Path, load: Callable[[], Engine]) -> FastAPI:
-    """Verify a release, load it and return the service.
+Loader = Callable[[Sequence[Path], Notary | None], Engine]
+Reloader = Callable[["Running"], Any]
+
+
+@dataclass(slots=True)
+class Running:
+    """What a running service consists of."""
+
+    service: Service
+    engine: Engine
+    journal: Journal
+    releases: dict[str, Path]
+
+
+def create_app(
+    releases: Sequence[Path],
+    *,
+    key: Path,
+    load: Loader,
+    settings: Serving | None = None,
+    site: Site | None = None,
+    reload: Reloader | None = None,
+) -> FastAPI:
+    """Verify releases, load them and return the service.
 
     Args:
-        release: the release folder.
+        releases: release folders, at least one; the first is what its users get.
         key: the coordinator's public release key.
-        load: gives the engine; called once, and only after the release verified.
+        load: gives the engine, from the releases and who marks and signs what they answer;
+            called once, and only after every release verified.
+        settings: of the institution; None is the default of everything.
+        site: where its keys, feedback and log are.
+        reload: called at SIGHUP, to bring other releases in and out.
 
     Returns:
-        An ASGI app with GET /health, GET /v1/models and POST /v1/chat/completions. The model's
-        name is the release id. Errors are OpenAI error objects without any text of the request.
+        An ASGI app with OpenAI's routes, /health, /metrics and the pages. A model's name is its
+        release id. Errors are OpenAI error objects without any text of the request.
 
     Raises:
-        ClientError: exit code 4; the release does not verify. Nothing was loaded then.
+        ClientError: exit code 4; a release does not verify. Nothing was loaded then.
     """
-    facts = check_release(release, key)
-    name = str(facts["release"])
-    engine = load()
-    seats = threading.BoundedSemaphore(_WAITING)
-    one_at_a_time = threading.Lock()
-    created = int(time.time())
-    # The interactive pages would fetch scripts from elsewhere.
-    app = FastAPI(title="Privity", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.release = name
-    app.add_middleware(_LimitBody)
-    _add_errors(app)
+    settings, site = settings or Serving(), site or Site()
+    names = {str(check_release(path, key)["release"]): path for path in releases}
+    policy = Policy.load(settings.policy)
+    store = site.feedback(settings)
+    notary = site.notary(settings)
+    engine = load(releases, notary)
+    journal = Journal(site.folder, settings, upstream=bool(settings.engine.upstream))
+    journal.releases = {name: served(path) for name, path in names.items()}
 
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "ok", "model": name}
+    def rolled_back(rollback: Rollback) -> None:
+        _log.warning("%s was rolled back: %s", rollback.candidate, rollback.reason)
+        asyncio.get_running_loop().run_in_executor(None, journal.rolled_back, rollback.candidate)
 
-    @app.get("/v1/models")
-    def models() -> dict[str, Any]:
-        entry = {"id": name, "object": "model", "created": created, "owned_by": "privity"}
-        return {"object": "list", "data": [entry]}
-
-    @app.post("/v1/chat/completions")
-    def complete(asked: ChatRequest) -> Response:
-        if asked.model != name:
-            return _error(404, "the model asked for is not served here", "model_not_found", "model")
-        if not seats.acquire(blocking=False):
-            return _error(429, "the model is busy; try again shortly", "busy")
-        try:
-            with one_at_a_time:
-                reply = engine.chat(
-                    [message.plain() for message in asked.messages],
-                    max_new_tokens=asked.limit,
-                    temperature=asked.temperature,
-                    top_p=asked.top_p,
-                )
-        except ValueError:
-            message = "the conversation or a setting is not one that this model can serve"
-            return _error(400, message, "unservable", "messages")
-        except Exception as error:  # its text may quote the prompt, so only its type is told
-            _log.error("an answer failed with %s", type(error).__name__)
-            return _error(500, "the model failed to answer", "internal")
-        finally:
-            seats.release()
-        if asked.stream:
-            usage = asked.stream_options is not None and asked.stream_options.include_usage
-            chunks = _chunks(name, reply, usage=usage)
-            return StreamingResponse(chunks, media_type="text/event-stream")
-        return JSONResponse(_completion(name, reply))
-
+    service = Service(
+        engine,
+        settings,
+        stable=next(iter(names)),
+        policy=policy,
+        on_rollback=rolled_back,
+        record=None if notary is None else partial(text_marking.record, notary),
+    )
+    running = Running(service, engine, journal, names)
+    # The interactive pages of the framework would fetch scripts from elsewhere.
+    app = FastAPI(
+        title="Privity",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=_lifespan(running, settings, reload),
+    )
+    app.state.running = running
+    app.include_router(web.router(service))
+    app.include_router(pages.router(service, store, site.keys))
+    web.add_errors(app)
+    app.add_middleware(
+        Guard,
+        keys=site.keys,
+        required=settings.access.keys == "required",
+        per_minute=settings.access.per_minute,
+        open_hosts=site.hosts,
+        refused=service.metrics.refused_at_the_door,
+        patience=lambda: engine.load().patience,
+    )
     return app
 
 
 def serve(
-    release: Path,
+    releases: Sequence[Path],
     *,
     key: Path,
+    settings: Serving | None = None,
+    site: Site | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
     ready: Callable[[str, str], None] = lambda name, address: None,
+    read_settings: Callable[[], Sequence[Path]] | None = None,
 ) -> None:
-    """Verify a release and serve it until interrupted.
+    """Verify releases and serve them until interrupted; then let begun answers end.
 
     Args:
-        release: the release folder.
+        releases: release folders, at least one; the first is what its users get.
         key: the coordinator's public release key.
+        settings: of the institution; None is the default of everything.
+        site: where its keys, feedback and log are.
         host: address to listen on.
         port: port to listen on; 0 takes any free one.
-        ready: called with the release id and "host:port" once connections are taken.
+        ready: called with the first release's id and the address once connections are taken.
+        read_settings: gives the release folders anew, at SIGHUP.
 
     Raises:
-        ClientError: the release does not verify (4), the port is taken (5), or `host` is not an
-            address of this machine (2). ModelError: its base model is not installed or differs.
+        ClientError: a release does not verify (4), the port is taken (5), or `host` is not an
+            address of this machine (2). ModelError: a base model is not installed or differs.
     """
-    import uvicorn
+    settings = settings or Serving()
+    reload = None
+    if read_settings is not None and not settings.engine.upstream:
+        from client import swap
 
-    from client import engine, listen
-
+        reload = swap.reloader(read_settings, key)
+    share_time()
     with listen.bind(host, port) as listener:
-        app = create_app(release, key=key, load=lambda: engine.load(release))
+        app = create_app(
+            releases,
+            key=key,
+            load=lambda paths, notary: _engine(paths, settings, notary),
+            settings=settings,
+            site=site,
+            reload=reload,
+        )
+        running: Running = app.state.running
         listener.listen()
         shown = f"[{host}]" if ":" in host else host
-        ready(str(app.state.release), f"{shown}:{listener.getsockname()[1]}")
+        scheme = "https" if settings.tls.certificate else "http"
+        address = f"{scheme}://{shown}:{listener.getsockname()[1]}"
+        ready(running.service.routes.stable, address)
         # Access logs hold addresses and paths; the institution's own proxy keeps those it needs.
         # The process's logging is left as it is (log_config): it is not the server's to replace.
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, ws="none"
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_keep_alive=75,  # longer than a proxy keeps a connection that it means to use
+            timeout_graceful_shutdown=int(settings.drain_s),
+            ssl_certfile=settings.tls.certificate or None,
+            ssl_keyfile=settings.tls.key or None,
         )
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, running.service).run(sockets=[listener])
 
 
-class _LimitBody:
-    """Turns away a request whose body is too large, whatever its headers say."""
+def share_time() -> None:
+    """Let the engine's thread hand over to the web's sooner than Python does by itself (5 ms).
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        parts: list[bytes] = []
-        size = 0
-        async for part in _body(receive):
-            size += len(part)
-            if not size <= LARGEST_REQUEST_BYTES:
-                message = f"the request is larger than {LARGEST_REQUEST_BYTES} bytes"
-                await _error(413, message, "too-large")(scope, receive, send)
-                return
-            parts.append(part)
-        whole: Message = {"type": "http.request", "body": b"".join(parts), "more_body": False}
-        pending = [whole]
-
-        async def replay() -> Message:
-            return pending.pop() if pending else await receive()
-
-        await self._app(scope, replay, send)
+    Else whoever comes in a rush, be it to be turned away, waits that long at every turn.
+    """
+    sys.setswitchinterval(0.001)
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
+class _Server(uvicorn.Server):
+    """Says that it drains as soon as it is told to stop, while begun answers end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Take no more questions (uvicorn calls this at SIGINT and SIGTERM)."""
+        self._service.draining = True
+        super().handle_exit(sig, frame)
+
+
+def _engine(releases: Sequence[Path], settings: Serving, notary: Notary | None) -> Engine:
+    if settings.engine.upstream:
+        from client.gateway.upstream import UpstreamEngine
+
+        names = tuple(
+            str(json.loads((path / _FACTS_FILE).read_text("utf-8"))["release"]) for path in releases
+        )
+        return UpstreamEngine(settings.engine, names)
+    from client import engine
+
+    held = None if notary is None else notary.held
+    return engine.load(releases, settings.engine, sampling=text_marking.sampling(held))
+
+
+def _lifespan(running: Running, settings: Serving, reload: Reloader | None) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            await asyncio.to_thread(running.journal.started)
+            entering = asyncio.create_task(_enter_periods(running, settings.log_minutes * 60))
+            stack.callback(entering.cancel)
+            if reload is not None:
+                # Only a process's main thread takes signals.
+                with suppress(ValueError, RuntimeError):
+                    loop.add_signal_handler(
+                        signal.SIGHUP, lambda: asyncio.ensure_future(reload(running))
+                    )
+            yield
+            running.service.draining = True
+            await running.engine.close()
+            tally = running.service.metrics.take_tally()
+            await asyncio.to_thread(running.journal.period, tally, "stopped")
+
+    return lifespan
+
+
+async def _enter_periods(running: Running, seconds: float) -> None:
     while True:
-        message = await receive()
-        yield message.get("body", b"")
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return
-
-
-def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        # Only names of our own schema are repeated: an unknown name is the caller's text.
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return _error(400, "the body is not JSON", "bad-json")
-        known = [part for part in first["loc"][1:] if part in _FIELDS or isinstance(part, int)]
-        where = ".".join(str(part) for part in known) or None
-        if first["type"] == "extra_forbidden":
-            return _error(400, "a parameter is not supported here", "unsupported_parameter", where)
-        return _error(400, f"{where or 'the body'} is missing or not valid", "invalid", where)
-
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> Response:
-        if error.status_code in (404, 405):
-            return _error(error.status_code, "no such resource or method", "not_found")
-        return _error(error.status_code, "the request cannot be read", "invalid")
-
-
-_FIELDS = {
-    name
-    for model in (ChatRequest, ChatMessage, TextPart, StreamOptions)
-    for name in model.model_fields
-}
-
-
-def _error(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": body}, status_code=status)
-
-
-def _completion(name: str, reply: Reply) -> dict[str, Any]:
-    message = {"role": "assistant", "content": reply.text}
-    return {
-        "id": _id(),
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": name,
-        "choices": [{"index": 0, "message": message, "finish_reason": _finish(reply)}],
-        "usage": _usage(reply),
-    }
-
-
-def _chunks(name: str, reply: Reply, *, usage: bool) -> Iterator[str]:
-    """Server-sent events of a finished answer, a word at a time, in OpenAI's chunk format."""
-    head = {
-        "id": _id(),
-        "object": "chat.completion.chunk",
-        "created": int(time.time()),
-        "model": name,
-    }
-
-    def event(delta: dict[str, str], finish: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
-
-    yield event({"role": "assistant", "content": ""})
-    for i, word in enumerate(reply.text.split(" ")):
-        yield event({"content": word if i == 0 else f" {word}"})
-    yield event({}, _finish(reply))
-    if usage:
-        yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(reply)})}\n\n"
-    yield "data: [DONE]\n\n"
-
-
-def _id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"
-
-
-def _finish(reply: Reply) -> str:
-    return "stop" if reply.finished else "length"
-
-
-def _usage(reply: Reply) -> dict[str, int]:
-    return {
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-        "total_tokens": reply.prompt_tokens + reply.completion_tokens,
-    }
+        await asyncio.sleep(seconds)
+        tally = running.service.metrics.take_tally()
+        await asyncio.to_thread(running.journal.period, tally)

@@ -6,13 +6,11 @@ Executes installed code only. Of the coordinator's messages it reads numbers, na
 from __future__ import annotations
 
 import json
-import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -21,18 +19,22 @@ from audit.digests import arrays_digest
 from audit.errors import StaleRequest
 from audit.events import Subject
 from audit.log import Log
-from client import decisions, evidence, people
+from client import border, decisions, evidence, lineage, people, withdrawals
 from client.border import spec
+from client.cell import Cell
 from client.errors import ClientError
 from client.folder import Folder, Invitation
 from client.judge import judge, mechanism
 from client.outbox import Outbox
-from client.train import Trained, examine, labels_of, schedule, train
+from client.refusals import Refusals
+from client.trainer import Arrays, Trains
 from configs import files
+from configs.errors import ConfigError
 from configs.load import read_plan
 from configs.run import Plan, decimal
+from model import catalog, shapes
 from privacy.egress import clear
-from privacy.errors import UnsupportedModel
+from privacy.errors import EgressDenied
 from privacy.wire import (
     Answer,
     Close,
@@ -45,28 +47,22 @@ from privacy.wire import (
     unpack,
 )
 
-terminal = logging.getLogger("privity.tasks")
-
 _NO_RELEASE = "sha256:" + "0" * 64
 
 
-@dataclass(slots=True)
-class _Loaded:
-    """The model with a plan's adapter, and the people of this run; kept between rounds."""
-
-    plan_digest: str
-    base: Any
-    model: Any = field(repr=False)
-    people: tuple[Any, ...] = field(repr=False, default=())
-
-
 class Tasks:
-    """The institution's answers, in the runner's process. Loads the base model once."""
+    """The institution's answers, in the runner's process, which opens no record itself.
 
-    def __init__(self, folder: Folder) -> None:
+    Args:
+        folder: the institution.
+        trainer: what opens records; a process of its own, cut off from the network, unless given.
+    """
+
+    def __init__(self, folder: Folder, trainer: Trains | None = None) -> None:
         self._folder = folder
         self._invitation: Invitation = folder.invitation()
-        self._loaded: _Loaded | None = None
+        self._trainer: Trains = trainer or Cell(folder)
+        self._refusals = Refusals(folder)
 
     def answer(self, message: Message) -> Message:
         """Answer one message of the coordinator.
@@ -83,7 +79,10 @@ class Tasks:
 
     def _propose(self, header: Propose) -> Message:
         folder, log = self._folder, self._folder.log()
-        plan = read_plan(header.plan.encode())
+        try:
+            plan = read_plan(header.plan.encode())
+        except ConfigError as fault:
+            raise ClientError(str(fault), code="plan-not-acceptable") from None
         digest = decisions.digest(plan)
         if canonical.encode(plan.document()).decode() != header.plan or plan.run != header.run:
             raise ClientError("the plan is not canonical", code="plan-not-acceptable")
@@ -92,16 +91,12 @@ class Tasks:
         except StaleRequest:
             return self._decided(header, log, digest, "declined", "coordinator-behind", "")
         decisions.remember(folder, plan)
-        rows = folder.ledger().rows(folder.settings.budget.cohort)
-        held = any(row.run == plan.run and row.plan_digest == digest for row in rows)
-        verdict = judge(
-            plan, folder.settings, spent=tuple(row.mechanism for row in rows), reserved=held
-        )
-        reason = verdict.reason
+        reason = self._judge(plan, digest)
         if reason == "none" and not folder.data.is_file():
             reason = "records-missing"
         if reason == "none":
-            reason = self._load(plan, digest)
+            withdrawals.check(folder)  # before anything is charged
+            reason = self._trainer.load(plan, digest)
         decision = decisions.read(folder, plan)
         if reason != "none":
             return self._decided(header, log, digest, "declined", reason, cosignature)
@@ -118,9 +113,17 @@ class Tasks:
             )
         return self._decided(header, log, digest, "accepted", "none", cosignature)
 
+    def _judge(self, plan: Plan, digest: str) -> str:
+        rows = self._folder.ledger().rows(self._folder.settings.budget.cohort)
+        held = any(row.run == plan.run and row.plan_digest == digest for row in rows)
+        spent = tuple(row.mechanism for row in rows)
+        return judge(plan, self._folder.settings, spent=spent, reserved=held).reason
+
     def _decided(
         self, header: Propose, log: Log, digest: str, decision: Any, reason: str, cosignature: str
     ) -> Message:
+        if decision == "declined":
+            self._refusals.note("propose", reason, plan_digest=digest)
         return pack(
             Answer(
                 **self._handover(log, header.have, cosignature),
@@ -140,6 +143,7 @@ class Tasks:
             raise ClientError("the round's plan was not approved here", code="not-approved")
         if arrays_digest(message.arrays) != header.input_digest:
             raise ClientError("the round's adapter has another digest", code="adapter-differs")
+        _check_start(plan, message.arrays)
         outbox = Outbox(folder.run(plan.run) / "outbox", header.round)
         kept = outbox.read(digest, header.input_digest)
         if kept is None:
@@ -168,11 +172,15 @@ class Tasks:
         outbox: Outbox,
     ) -> tuple[int, Mapping[str, Any]]:
         folder = self._folder
-        if self._load(plan, digest) != "none" or self._loaded is None:
+        if self._judge(plan, digest) != "none":
+            # It was acceptable when it was approved; the rules have changed since.
+            raise ClientError("the plan breaks a rule of site.toml", code="not-approved")
+        if self._trainer.load(plan, digest) != "none":
             raise ClientError("the plan's model is not on this machine", code="model-missing")
+        self._state_trainer(plan, log)
+        withdrawals.check(folder)
         head = self._charge(plan, digest, header, log)
-        if not self._loaded.people:
-            self._loaded.people = self._open_records(plan, log)
+        self._open_records(plan, log)
         state_file = folder.run(plan.run) / "optimizer.safetensors"
         progress = folder.run(plan.run) / "progress.json"
 
@@ -180,21 +188,12 @@ class Tasks:
             document = {"round": header.round, "step": done, "steps": total}
             files.replace(progress, json.dumps(document).encode(), mode=files.PRIVATE)
 
-        trained: Trained = train(
-            self._loaded.model,
-            self._loaded.people,
-            start,
-            plan,
-            labels=labels_of(plan, self._loaded.base),
-            chunk_tokens=folder.settings.runtime.chunk_tokens,
-            state=_read_state(state_file),
-            # By the round's number: a site that joined late, or failed once, is no steps behind.
-            pace=schedule(plan, before=header.round * plan.steps_per_round),
-            on_step=on_step,
-        )
+        # By the round's number: a site that joined late, or failed once, is no steps behind.
+        before = header.round * plan.steps_per_round
+        trained = self._trainer.train(start, _read_state(state_file), on_step, before=before)
         cleared = clear(
             trained.delta,
-            shapes={name: array.shape for name, array in start.items()},
+            shapes=border.shapes_of(folder, plan),
             max_norm=folder.settings.policy.max_update_norm,
         )
         update_digest = arrays_digest(cleared.arrays)
@@ -212,14 +211,21 @@ class Tasks:
                 "delta": decimal(plan.delta),
                 "ledger_head": head,
                 "input_digest": header.input_digest,
+                **border.stated_columns(folder, plan),
             },
             subjects=[Subject("update", update_digest)],
             run=plan.run,
             round=header.round,
         )
-        _write_state(state_file, trained.state)
+        files.replace(state_file, save_arrays(dict(trained.state)), mode=files.PRIVATE)
         outbox.write(digest, header.input_digest, receipt.index, cleared.arrays)
         return receipt.index, cleared.arrays
+
+    def _state_trainer(self, plan: Plan, log: Log) -> None:
+        """Sign into the log whether the process that will open the records is cut off."""
+        stated = [e.event.fields["network"] for e in log.entries("trainer-started", plan.run)]
+        if stated[-1:] != [self._trainer.network]:
+            log.append("trainer-started", {"network": self._trainer.network}, run=plan.run)
 
     def _charge(self, plan: Plan, digest: str, header: Round, log: Log) -> str:
         """Reserve the whole plan once and this round once, before any record is opened."""
@@ -261,77 +267,22 @@ class Tasks:
         cohort = self._folder.settings.budget.cohort
         return canonical.digest(canonical.encode({"cohort": cohort, "secret": secret}))
 
-    def _open_records(self, plan: Plan, log: Log) -> tuple[Any, ...]:
+    def _open_records(self, plan: Plan, log: Log) -> None:
         folder = self._folder
-        tool = people.scrubber(folder)
-        done = people.scrub(people.read(folder), tool, said=people.stated(folder))
-        commitment = people.keep_report(folder, done.report)
+        opened = self._trainer.open()
+        if opened is None:
+            return
+        lineage.remember(folder, plan.run, opened.lineage)
+        commitment = people.keep_report(folder, opened.report)
         log.append(
             "pii-scrub",
             {
                 "profile": folder.settings.data.profile,
-                "scrubber_digest": done.scrubber_digest,
+                "scrubber_digest": opened.scrubber_digest,
                 "records_commitment": commitment,
             },
             run=plan.run,
         )
-        if self._loaded is None:
-            raise ClientError("no model is loaded", code="model-missing")
-        from model import adapter, frozen
-
-        base = self._loaded.base
-        if plan.training.objective == "preference":
-            start = frozen.start(base.folder, spec(plan.adapter))
-            adapter.write(self._loaded.model, start)  # which changes nothing: the reference
-            return people.preferences(
-                done, base, self._loaded.model, max_tokens=plan.training.max_tokens
-            )
-        return people.group(
-            done,
-            base,
-            max_tokens=plan.training.max_tokens,
-            labels=labels_of(plan, base),
-            thoughts=plan.training.thoughts == "learn",
-        )
-
-    def _load(self, plan: Plan, digest: str) -> str:
-        """Load the plan's model and adapter; "none", or why the plan is declined."""
-        if self._loaded is not None and self._loaded.plan_digest == digest:
-            return "none"
-        from model import adapter, catalog
-        from model import base as base_model
-        from model.errors import ModelError
-
-        try:
-            found = catalog.find(plan.model, expect_digest=plan.model_digest)
-        except ModelError:
-            return "model-not-available"
-        if self._loaded is not None and self._loaded.base.folder.digest == found.digest:
-            base = self._loaded.base
-            adapter.detach(self._loaded.model)
-        else:
-            base = base_model.load(
-                found,
-                threads=self._folder.settings.runtime.threads or None,
-                precision=self._folder.settings.runtime.precision,
-            )
-        self._loaded = None
-        model = adapter.attach(base, spec(plan.adapter))
-        if adapter.frozen_digest(model) != plan.frozen_digest:
-            return "plan-inconsistent"
-        try:
-            # Before anything is charged: a machine that cannot train must not cost budget.
-            examine(
-                model,
-                plan,
-                chunk_tokens=self._folder.settings.runtime.chunk_tokens,
-                labels=labels_of(plan, base),
-            )
-        except UnsupportedModel as fault:
-            terminal.error("%s", fault)
-            return "model-not-available"
-        self._loaded = _Loaded(digest, base, model)
-        return "none"
 
     def _close(self, header: Close) -> Message:
         folder, log = self._folder, self._folder.log()
@@ -353,16 +304,21 @@ class Tasks:
         }
 
 
-def _read_state(path: Path) -> Mapping[str, Any] | None:
-    if not path.exists():
-        return None
-    import torch
+def _check_start(plan: Plan, arrays: Arrays) -> None:
+    """Refuse a start that is not the plan's adapter, before it costs a round.
 
-    return {
-        name: torch.from_numpy(np.array(a)) for name, a in load_arrays(path.read_bytes()).items()
-    }
+    Raises:
+        ClientError: other names, shapes or types, or an entry that is not finite.
+    """
+    found = catalog.find(plan.model, expect_digest=plan.model_digest)
+    wanted = shapes.shapes(found, spec(plan.adapter))
+    try:
+        clear(arrays, shapes=wanted, max_norm=math.inf)
+    except EgressDenied:
+        raise ClientError(
+            "the round's adapter is not the plan's; nothing was charged", code="adapter-differs"
+        ) from None
 
 
-def _write_state(path: Path, state: Mapping[str, Any]) -> None:
-    arrays = {name: np.array(tensor.numpy(), order="C") for name, tensor in state.items()}
-    files.replace(path, save_arrays(arrays), mode=files.PRIVATE)
+def _read_state(path: Path) -> Arrays | None:
+    return load_arrays(path.read_bytes()) if path.exists() else None

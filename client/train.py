@@ -101,9 +101,7 @@ def train(
         state=state,
         on_step=on_step,
     )
-    after = adapter.read(model)
-    delta = {name: np.ascontiguousarray(after[name] - start[name]) for name in sorted(after)}
-    return Trained(delta, trained.state)
+    return Trained(adapter.change(model, start), trained.state)
 
 
 def schedule(plan: Plan, *, before: int = 0) -> Schedule:

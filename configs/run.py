@@ -167,6 +167,31 @@ class FederationTable(Table):
     join_timeout_s: Annotated[Positive, Field(le=86_400)] = 300.0
 
 
+class AggregationTable(Table):
+    """How a round's updates become one; everything but "mean" pays noise for robustness.
+
+    Attributes:
+        method: the rule.
+        faulty: how many sites may lie; what trimmed-mean leaves out at each end, and Krum's f.
+        max_update_norm: largest joint l2 norm of an update; 0: the most that the plan's steps can
+            move an honest one.
+    """
+
+    method: Literal["mean", "trimmed-mean", "median", "krum"] = "mean"
+    faulty: Annotated[int, Field(ge=0, le=499)] = 0
+    max_update_norm: Annotated[Number, Field(ge=0)] = 0.0
+
+    @property
+    def least(self) -> int:
+        """The fewest updates that the rule can combine."""
+        return {
+            "mean": 1,
+            "median": 2 * self.faulty + 1,
+            "trimmed-mean": 2 * self.faulty + 1,
+            "krum": 2 * self.faulty + 3,
+        }[self.method]
+
+
 class TaskTable(Table):
     """What the model is to learn, in words for the model card, and the public label set."""
 
@@ -220,8 +245,15 @@ def _one_pair(training: TrainingTable, notes_per_person: int) -> None:
         )
 
 
-def _averaged(adapter: AdapterTable, institutions: tuple[str, ...]) -> None:
+def _averaged(
+    adapter: AdapterTable, institutions: tuple[str, ...], aggregation: AggregationTable
+) -> None:
     """Raise where the mean of the updates would not be the mean of what they do."""
+    if adapter.method == "lora" and aggregation.method != "mean":
+        raise ValueError(
+            f'aggregation.method = "{aggregation.method}" compares institutions, and '
+            'adapter.method = "lora" has one; use "mean"'
+        )
     if adapter.method == "lora" and len(institutions) > 1:
         raise ValueError(
             'adapter.method = "lora" trains both factors, and the mean of factors is not the mean '
@@ -248,12 +280,13 @@ class Run(_Trains):
     adapter: AdapterTable = AdapterTable()
     privacy: PrivacyTable = PrivacyTable()
     federation: FederationTable
+    aggregation: AggregationTable = AggregationTable()
     evaluation: EvaluationTable = EvaluationTable()
 
     @model_validator(mode="after")
     def _paced(self) -> Self:
         _paced(self.training, self.privacy.rounds * self.privacy.steps_per_round)
-        _averaged(self.adapter, self.federation.institutions)
+        _averaged(self.adapter, self.federation.institutions, self.aggregation)
         _one_pair(self.training, self.privacy.notes_per_person)
         return self
 
@@ -286,11 +319,12 @@ class Plan(_Trains):
     institutions: Annotated[tuple[Name, ...], Field(min_length=1)]
     quorum: Annotated[int, Field(ge=1)]
     round_timeout_s: Positive
+    aggregation: AggregationTable = AggregationTable()
 
     @model_validator(mode="after")
     def _paced(self) -> Self:
         _paced(self.training, self.steps)
-        _averaged(self.adapter, self.institutions)
+        _averaged(self.adapter, self.institutions, self.aggregation)
         _one_pair(self.training, self.notes_per_person)
         return self
 

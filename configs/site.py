@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.run import Name, Positive, Table
+from configs.run import Digest, Name, Positive, Table
 
 
 class DataTable(Table):
@@ -31,6 +31,7 @@ class PolicyTable(Table):
 
     approve: Literal["ask", "policy"] = "ask"
     models: tuple[str, ...] = ("smollm2-135m-instruct",)
+    plans: tuple[Digest, ...] = ()
     run_epsilon: Annotated[Positive, Field(le=10)] = 2.0
     max_steps: Annotated[int, Field(ge=1)] = 1000
     max_update_norm: Positive = 10_000.0
@@ -42,6 +43,7 @@ class RuntimeTable(Table):
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     chunk_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 384
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    columns: Annotated[int, Field(ge=0, le=256)] = 0
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     connect_timeout_s: Positive = 300.0
 
@@ -81,6 +83,22 @@ class ScrubTable(Table):
     columns: ColumnsTable = ColumnsTable()
 
 
+class TrainerTable(Table):
+    """The process that opens records: `none` cuts it off from the network or trains nothing.
+
+    `warn` trains also where the system cannot cut it off, and says so.
+    """
+
+    network: Literal["none", "warn"] = "none"
+
+
+class MetricsTable(Table):
+    """Where a Prometheus server may read; off until a port is given, and then for this machine."""
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    host: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"
+
+
 class Site(Table):
     """One institution (site.toml)."""
 
@@ -91,7 +109,9 @@ class Site(Table):
     scrub: ScrubTable = ScrubTable()
     budget: BudgetTable = BudgetTable()
     policy: PolicyTable = PolicyTable()
+    trainer: TrainerTable = TrainerTable()
     runtime: RuntimeTable = RuntimeTable()
+    metrics: MetricsTable = MetricsTable()
 
 
 class Coordinator(Table):
@@ -103,3 +123,4 @@ class Coordinator(Table):
     port: Annotated[int, Field(ge=1, le=65_535)] = 8443
     control_port: Annotated[int, Field(ge=1, le=65_535)] = 8444
     bind: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"
+    metrics: MetricsTable = MetricsTable()

@@ -149,9 +149,17 @@ def _enrol(prepared: Prepared, out: Path, processes: Processes, screen: Screen) 
 
 
 def _allow(settings: Path) -> None:
-    """The institution's own choices: decide by policy; one thread, for all share a machine."""
+    """The institution's own choices: decide by policy; one thread, for all share a machine.
+
+    The records are made up, so the demo also runs where a trainer cannot be cut off.
+    """
     text = settings.read_text(encoding="utf-8")
-    for old, new in (('approve = "ask"   ', 'approve = "policy"'), ("threads = 0", "threads = 1")):
+    choices = (
+        ('approve = "ask"   ', 'approve = "policy"'),
+        ("threads = 0", "threads = 1"),
+        ('network = "none"', 'network = "warn"'),
+    )
+    for old, new in choices:
         if old not in text:
             raise DemoError(f"{settings} is not as expected; install privity again", exit_code=1)
         text = text.replace(old, new)

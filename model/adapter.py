@@ -9,7 +9,7 @@ trains both factors.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,51 @@ __all__ = [
 _NAME = "default"
 
 
-def attach(base: Base, spec: Spec) -> Any:
+class _Split(nn.Module):
+    """Factor B or R in two plain layers: its first columns, which are trained, and the rest."""
+
+    def __init__(self, whole: nn.Linear, columns: int) -> None:
+        super().__init__()
+        rows, rank = whole.weight.shape
+        self.trained = nn.Linear(columns, rows, bias=False)
+        self.rest = nn.Linear(rank - columns, rows, bias=False)
+        self.columns = columns
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        ours, theirs = hidden[..., : self.columns], hidden[..., self.columns :]
+        return torch.add(self.trained(ours), self.rest(theirs))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The whole factor, (out, rank); a copy."""
+        return torch.cat([self.trained.weight, self.rest.weight], dim=1)
+
+
+def attach(base: Base, spec: Spec, *, columns: int | None = None) -> Any:
     """Put an adapter on the base model, in place.
 
     Args:
         base: the loaded model; carries no adapter yet.
         spec: the adapter that the plan asks for.
+        columns: how many columns of each B (or R) are trained, from the first on; None: all.
+            With "lora" it is all: there are two factors to be trained in step.
 
     Returns:
         The `PeftModel`; it shares its weights with `base.model`.
 
     Guarantees: the trainable parameters are those of `shapes`, as weights of plain linear layers,
-        and are `frozen.start`, so the model computes what the base computes; the others are
-        `frozen.factors`; no dropout.
+        and are `frozen.start`, so the model computes what the base computes; of B (or of R, with
+        LoRA-XS) only the first `columns` columns are trained; the others are `frozen.factors`; no
+        dropout.
 
     Raises:
         ModelError: the adapter does not fit, or the model already carries one.
     """
+    if spec.method == "lora" and columns is not None and columns < spec.rank:
+        raise ModelError(
+            "both factors of lora are trained whole; set runtime.columns to 0, or take ffa-lora",
+            code="bad-adapter",
+        )
     from peft import LoraConfig, get_peft_model
 
     targets = targets_for(base.folder, spec)
@@ -87,19 +115,20 @@ def attach(base: Base, spec: Spec) -> Any:
         for path, layer in _layers(model):
             covered.add(path)
             layer.lora_A[_NAME].weight.copy_(torch.from_numpy(fixed[f"{path}.A"]))
-            layer.lora_B[_NAME].weight.zero_()
+            _set(layer.lora_B[_NAME], torch.zeros_like(layer.lora_B[_NAME].weight))
             if spec.method == "lora-xs":
                 left = layer.lora_B[_NAME]
-                left.weight.copy_(torch.from_numpy(fixed[f"{path}.L"]))
+                _set(left, torch.from_numpy(fixed[f"{path}.L"]))
                 inner = nn.utils.skip_init(
                     nn.Linear, spec.rank, spec.rank, bias=False, device=left.weight.device
                 )
                 inner.weight.zero_()
                 layer.lora_B[_NAME] = nn.Sequential(inner, left)
-    weights = _weights(model)
-    for name in shapes(base.folder, spec):
-        if name in weights:
-            weights[name].requires_grad_(True)
+            if columns is not None and columns < spec.rank:
+                _split(layer, columns)
+            layer.requires_grad_(False)
+    for factor in _trained(model, shapes(base.folder, spec)).values():
+        getattr(factor, "trained", factor).weight.requires_grad_(True)
     if covered != set(targets):
         raise ModelError(
             f"the adapter reached {len(covered)} of {len(targets)} matrices of "
@@ -119,13 +148,13 @@ def frozen_digest(model: Any) -> str:
 
     With "lora", where A is trained, of A as it is now.
     """
-    public = {name: w for name, w in _weights(model).items() if name.endswith((".A", ".L"))}
-    return frozen.digest({name: _array(weight) for name, weight in public.items()})
+    public = {n: factor for n, factor in _factors(model).items() if n.endswith((".A", ".L"))}
+    return frozen.digest({name: _array(factor) for name, factor in public.items()})
 
 
 def read(model: Any) -> dict[str, npt.NDArray[np.float32]]:
     """Copy the trained arrays out, float32 by the names of `shapes`, sorted."""
-    return {name: _array(weight) for name, weight in _trained(model).items()}
+    return {name: _array(factor) for name, factor in _trained(model).items()}
 
 
 def write(model: Any, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -135,11 +164,22 @@ def write(model: Any, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
         ModelError: names or shapes are not exactly the adapter's, or an entry is not finite;
             nothing is written then.
     """
-    weights = _trained(model)
-    export.check(arrays, {name: tuple(weight.shape) for name, weight in weights.items()})
+    factors = _trained(model)
+    export.check(arrays, {name: tuple(factor.weight.shape) for name, factor in factors.items()})
     with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
+        for name, factor in factors.items():
+            _set(factor, torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
+
+
+def change(
+    model: Any, start: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """How the trained arrays moved since `start`, only the columns that are trained."""
+    moved = {}
+    for name, factor in _trained(model).items():
+        whole = _array(factor) - start[name]
+        moved[name] = np.ascontiguousarray(whole[:, : getattr(factor, "columns", whole.shape[1])])
+    return moved
 
 
 def save(
@@ -154,6 +194,27 @@ def save(
     return export.save_folder(folder, folder=base.folder, spec=spec, arrays=arrays, a=a)
 
 
+def _set(factor: Any, whole: torch.Tensor) -> None:
+    """Copy a whole factor into a layer, split or not."""
+    if isinstance(factor, _Split):
+        factor.trained.weight.copy_(whole[:, : factor.columns])
+        factor.rest.weight.copy_(whole[:, factor.columns :])
+    else:
+        factor.weight.copy_(whole)
+
+
+def _split(layer: Any, columns: int) -> None:
+    """Divide what is trained of one module, B or with LoRA-XS R, after `columns` columns."""
+    outer = layer.lora_B[_NAME]
+    whole = outer[0] if isinstance(outer, nn.Sequential) else outer
+    parts = _Split(whole, columns).to(whole.weight.device)
+    _set(parts, whole.weight)
+    if whole is outer:
+        layer.lora_B[_NAME] = parts
+    else:
+        outer[0] = parts
+
+
 def _layers(model: Any) -> Iterator[tuple[str, Any]]:
     from peft.tuners.lora import LoraLayer
 
@@ -162,24 +223,31 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
             yield name.removeprefix("base_model.model."), module
 
 
-def _weights(model: Any) -> dict[str, Any]:
-    """Every factor on the model: "<module path>.<letter>" -> its weight."""
-    found = {}
+def _factors(model: Any) -> dict[str, Any]:
+    """Every factor on the model: "<module path>.<letter>" -> the layer that holds it."""
+    found: dict[str, Any] = {}
     for path, layer in _layers(model):
-        found[f"{path}.A"] = layer.lora_A[_NAME].weight
+        found[f"{path}.A"] = layer.lora_A[_NAME]
         outer = layer.lora_B[_NAME]
         if isinstance(outer, nn.Sequential):
-            found[f"{path}.R"], found[f"{path}.L"] = outer[0].weight, outer[1].weight
+            found[f"{path}.R"], found[f"{path}.L"] = outer[0], outer[1]
         else:
-            found[f"{path}.B"] = outer.weight
+            found[f"{path}.B"] = outer
     return found
 
 
-def _trained(model: Any) -> dict[str, Any]:
+def _trained(model: Any, names: Container[str] | None = None) -> dict[str, Any]:
+    """The factors of `names`, sorted; by default those of which something is trained."""
     return {
-        name: weight for name, weight in sorted(_weights(model).items()) if weight.requires_grad
+        name: factor
+        for name, factor in sorted(_factors(model).items())
+        if (name in names if names is not None else _learns(factor))
     }
 
 
-def _array(weight: Any) -> npt.NDArray[np.float32]:
-    return np.array(weight.detach().cpu().numpy(), dtype=np.float32)
+def _learns(factor: Any) -> bool:
+    return any(weight.requires_grad for weight in factor.parameters())
+
+
+def _array(factor: Any) -> npt.NDArray[np.float32]:
+    return np.array(factor.weight.detach().cpu().numpy(), dtype=np.float32)

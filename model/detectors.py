@@ -65,15 +65,7 @@ def load(path: Path, *, use: Use, digest: str, labels: Mapping[str, str]) -> Det
         ModelError: no such folder, a file that may hold code, or a library that is not installed
             (2); other files than the pinned ones (4).
     """
-    if not path.is_dir():
-        raise ModelError(f"{path} is no folder of a detector; correct site.toml", code="no-model")
-    for file in _files(path):
-        if file.suffix.lower() not in _ALLOWED or file.is_symlink():
-            raise ModelError(
-                f"{path} holds {file.name}, and files of that kind may hold code; keep only "
-                "safetensors, JSON and text",
-                code="unsafe-file",
-            )
+    checked_files(path, kind="detector")
     found = folder_digest(path)
     if found != digest:
         raise ModelError(
@@ -83,6 +75,24 @@ def load(path: Path, *, use: Use, digest: str, labels: Mapping[str, str]) -> Det
             exit_code=4,
         )
     return _gliner(path, labels) if use == "gliner" else _classifier(path)
+
+
+def checked_files(path: Path, *, kind: str) -> None:
+    """Check that a folder holds nothing but safetensors, JSON and text.
+
+    Raises:
+        ModelError: there is no such folder, or a file in it may hold code.
+    """
+    if not path.is_dir():
+        where = "site.toml" if kind == "detector" else "the path"
+        raise ModelError(f"{path} is no folder of a {kind}; correct {where}", code="no-model")
+    for file in _files(path):
+        if file.suffix.lower() not in _ALLOWED or file.is_symlink():
+            raise ModelError(
+                f"{path} holds {file.name}, and files of that kind may hold code; keep only "
+                "safetensors, JSON and text",
+                code="unsafe-file",
+            )
 
 
 def folder_digest(path: Path) -> str:

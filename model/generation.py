@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from model import forward, prompts
 from model.errors import ModelError
+
+# (logits of shape (vocabulary,), the answer's tokens so far) -> the next token.
+Sampler = Callable[[npt.NDArray[np.float32], Sequence[int]], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ def chat(
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    sampler: Sampler | None = None,
 ) -> Reply:
     """Generate the next answer of a conversation.
 
@@ -48,6 +54,8 @@ def chat(
         max_new_tokens: the answer has at most this many tokens, at least 1.
         temperature: 0 takes the likeliest token each time; up to 2 samples ever more freely.
         top_p: sample among the likeliest tokens that together have this probability.
+        sampler: draws each token in place of the model's own sampling; it does temperature and
+            top-p itself. Not used at temperature 0, where there is nothing to draw.
 
     Raises:
         ModelError: a setting out of range, roles out of order, or a conversation that with its
@@ -73,6 +81,8 @@ def chat(
     settings: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    if temperature > 0 and sampler is not None:
+        settings = {"do_sample": False, "logits_processor": [_Drawn(sampler, len(asked))]}
     ends = sorted({end, base.tokenizer.eos_token_id or end})
     was_training = model.training
     model.eval()
@@ -94,3 +104,17 @@ def chat(
         completion_tokens=len(answer),
         finished=bool(answer) and answer[-1] in ends,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Leaves the likeliest-token search one choice: what the sampler drew from the plain logits."""
+
+    sampler: Sampler
+    asked: int
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        only = torch.full_like(scores, float("-inf"))
+        for row, ids in enumerate(input_ids[:, self.asked :].tolist()):
+            only[row, self.sampler(scores[row].float().cpu().numpy(), ids)] = 0.0
+        return only

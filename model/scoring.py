@@ -184,6 +184,21 @@ def likelihoods(
 
 
 @torch.inference_mode()
+def choice(model: Any, asked: Sequence[tuple[int, ...]], tree: Labels) -> list[int]:
+    """The label that each conversation is answered with, by the rule "choice".
+
+    Args:
+        model: the model in eval mode; what answers is what it is now, adapters included.
+        asked: tokens of conversations, see `prompts.conversation`; computed in one pass.
+        tree: the labels.
+
+    Returns:
+        Index into `tree.texts` of the likeliest, for each conversation.
+    """
+    return [int(best) for best in _score(model, asked, tree).among.argmax(axis=1)]
+
+
+@torch.inference_mode()
 def losses(
     model: Any,
     base: Any,

@@ -74,6 +74,23 @@ class Balance:
     rows: tuple[Row, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One entry: a reservation (`round` is None) or a round that was begun.
+
+    Attributes:
+        mechanism: the whole plan. steps: of one round.
+        epsilon_after: of the cohort at its reservation.
+    """
+
+    time: str
+    run: str
+    round: int | None
+    mechanism: Mechanism
+    steps: int
+    epsilon_after: float
+
+
 class Ledger:
     """The door to one ledger file. Safe across processes, threads and forks: nothing stays open.
 
@@ -220,6 +237,23 @@ class Ledger:
     def begun(self, run: str) -> frozenset[int]:
         """Return the rounds of a run that were charged, 0-based."""
         return frozenset(_begun(self._journal.read(), run))
+
+    def charges(self, cohort: str) -> tuple[Charge, ...]:
+        """Return every entry of one cohort, oldest first."""
+        known: dict[str, Charge] = {}
+        found: list[Charge] = []
+        for entry in self._journal.read():
+            body = entry.body
+            if body["kind"] == "reservation" and body["cohort"] == cohort:
+                row = Mechanism(body["noise_multiplier"], body["sample_rate"], body["steps"])
+                known[body["run"]] = Charge(
+                    body["time"], body["run"], None, row, body["steps"] // body["rounds"],
+                    body["epsilon_after"],
+                )  # fmt: skip
+                found.append(known[body["run"]])
+            elif body["kind"] == "round" and body["run"] in known:
+                found.append(replace(known[body["run"]], time=body["time"], round=body["round"]))
+        return tuple(found)
 
     def check_holds(self, head: str) -> None:
         """Refuse a ledger that lacks a head it once published: an older copy was restored.

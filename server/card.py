@@ -114,7 +114,14 @@ def _participation(facts: ReleaseFacts) -> Iterator[str]:
     yield "|---|---|---|---|"
     for part in facts.rounds:
         cells = (_names(names) for names in (part.accepted, part.rejected, part.absent))
-        yield f"| {part.round + 1} | {' | '.join(cells)} |"
+        number = f"{part.round + 1}" if part.averaged else f"{part.round + 1} (not averaged)"
+        yield f"| {number} | {' | '.join(cells)} |"
+    if not all(part.averaged for part in facts.rounds):
+        yield ""
+        yield (
+            "A round that was not averaged missed its quorum for good: the adapter stayed as it "
+            "was, and what the round cost in ε stays spent."
+        )
 
 
 def _data(facts: ReleaseFacts) -> Iterator[str]:

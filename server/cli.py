@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from server.store import Folder
+from server import cli_exchange, cli_renew
 
 app = typer.Typer(no_args_is_help=True)
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
@@ -170,10 +169,11 @@ def release(
 
 @app.command()
 def status(directory: _DIR, as_json: _JSON = False) -> None:
-    """Show the sites and the runs. Example: privity server status coordinator."""
+    """Show sites, runs, bytes, and what ends soon. Example: privity server status coordinator."""
+    from server import status as standing
     from server import store
 
-    facts = _facts(store.open_folder(directory))
+    facts = standing.facts(store.open_folder(directory))
     if as_json:
         typer.echo(json.dumps(facts))
         return
@@ -181,10 +181,20 @@ def status(directory: _DIR, as_json: _JSON = False) -> None:
     running = "running" if facts["running"] else "not running"
     console.print(f"{facts['name']} on {facts['address']}: {running}, "
                   f"certificate valid for {facts['certificate_days']} days")  # fmt: skip
-    sites = Table("institution", "connected", "log entries held")
+    for warning in facts["warnings"]:
+        console.print(f"[yellow]{warning}[/]")
+    if facts["traffic"]:
+        crossed = facts["traffic"]
+        megabytes = [crossed[way] / 1e6 for way in ("received", "sent")]
+        console.print("{:.2f} MB received, {:.2f} MB sent since the start".format(*megabytes))
+    sites = Table("institution", "connected", "heard", "log entries held", "ε left, at least")
     for site in facts["sites"]:
         connected = {True: "yes", False: "no", None: "unknown"}[site["connected"]]
-        sites.add_row(site["name"], connected, str(site["entries"]))
+        heard, left = site["heartbeat_seconds"], site["epsilon_left"]
+        sites.add_row(
+            site["name"], connected, "" if heard is None else f"{heard:.0f} s ago",
+            str(site["entries"]), "" if left is None else f"{left:g}",
+        )  # fmt: skip
     console.print(sites)
     runs = Table("run", "round", "outcome", "participants")
     for item in facts["runs"]:
@@ -195,33 +205,5 @@ def status(directory: _DIR, as_json: _JSON = False) -> None:
     console.print(runs)
 
 
-def _facts(folder: Folder) -> dict[str, Any]:
-    from server import enrolment, pki, state
-
-    connected = enrolment.connected(folder)
-    begun = sorted((folder.path / "runs").glob("*/state.json"))
-    runs = [state.load(path.parent) for path in begun]
-    return {
-        "name": folder.settings.name,
-        "address": f"{folder.settings.host}:{folder.settings.port}",
-        "running": connected is not None,
-        "certificate_days": pki.days_left((folder.tls / "server.pem").read_bytes()),
-        "sites": [
-            {
-                "name": name,
-                "connected": None if connected is None else name in connected,
-                "entries": folder.mirror_of(site).size,
-            }
-            for name, site in folder.enrolled().items()
-        ],
-        "runs": [
-            {
-                "run": run.plan.run,
-                "round": run.round,
-                "rounds": run.plan.rounds,
-                "outcome": run.outcome,
-                "participants": run.participants,
-            }
-            for run in runs
-        ],
-    }
+cli_exchange.register(app)
+app.command("renew")(cli_renew.command)

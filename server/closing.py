@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from audit import aggregation
 from audit.digests import arrays_digest
 from audit.log import Log
 from server import aggregate
 from server.errors import ServerError
+from server.progress import Progress
 from server.state import State
 
-Arrays = Mapping[str, Any]
 
-# What the uniform mean is taken of; exact for the product, since the rest is the same everywhere.
-_MEANS = {
-    "ffa-lora": "uniform mean of B, A frozen",
-    "lora-xs": "uniform mean of R, A and L frozen",
-    "lora": "A and B of one institution",
-}
-
-
-def left_behind(log: Log, state: State, number: int) -> tuple[dict[str, Arrays], dict[str, str]]:
+def left_behind(log: Log, state: State, number: int) -> tuple[dict[str, str], dict[str, str]]:
     """What an interrupted attempt at round `number` left: updates that count, and rejections.
 
     Returns:
-        The accepted updates by institution, and the reasons of those that were rejected since.
+        Digests of the accepted updates, and reasons of those rejected since, by institution.
 
     Raises:
         ServerError: the log accepted an update that the disk does not hold (exit code 4).
     """
-    updates: dict[str, Arrays] = {}
+    updates: dict[str, str] = {}
     rejected: dict[str, str] = {}
     for entry in log.entries(run=state.plan.run):
         event = entry.event
@@ -38,15 +30,15 @@ def left_behind(log: Log, state: State, number: int) -> tuple[dict[str, Arrays],
             continue
         if event.kind == "update-accepted":
             name = str(event.fields["institution"])
-            arrays = state.update(number, name)
-            if arrays_digest(arrays) != event.fields["update_digest"]:
+            digest = str(event.fields["update_digest"])
+            if arrays_digest(state.update(number, name)) != digest:
                 raise ServerError(
                     f"the kept update of {name} in {state.path} is not the accepted one; restore "
                     "the newest copy of the whole folder",
                     code="update-differs",
                     exit_code=4,
                 )
-            updates[name] = arrays
+            updates[name] = digest
         elif event.kind == "update-rejected":
             rejected[str(event.fields["institution"])] = str(event.fields["reason"])
     return updates, {name: why for name, why in rejected.items() if name not in updates}
@@ -61,44 +53,74 @@ def close(
     log: Log,
     state: State,
     number: int,
-    updates: Mapping[str, Arrays],
+    updates: Mapping[str, str],
     rejected: Mapping[str, str],
     absent: list[str],
     notes: Mapping[str, str],
 ) -> None:
-    """Average the updates of round `number`, log it, and make the next round due.
+    """Combine the updates of round `number`, log it, and make the next round due.
 
     Args:
         log: the coordinator's log.
         state: the run's record.
         number: the round.
-        updates: every accepted update by institution.
+        updates: digest of every accepted update by institution; the arrays are on disk.
         rejected: reasons by institution.
         absent: institutions that gave no answer.
         notes: each accepted institution's own signed checkpoint.
 
     Guarantees: repeating it after a crash logs nothing twice.
     """
-    run = state.plan.run
+    run, plan = state.plan.run, state.plan
     names = sorted(updates)
     start = state.adapter(number)
-    result = aggregate.mean(start, [updates[name] for name in names])
+    result = aggregate.combine(
+        start, [state.update(number, name) for name in names], plan.aggregation
+    )
     state.keep_adapter(number + 1, result)
     if not _logged(log, "aggregation", run, number):
         log.append(
             "aggregation",
             {
-                "method": _MEANS[state.plan.adapter.method],
-                "inputs": [
-                    {"institution": name, "update_digest": arrays_digest(updates[name])}
-                    for name in names
-                ],
+                "method": aggregation.words(plan.document()),
+                "inputs": [{"institution": name, "update_digest": updates[name]} for name in names],
                 "input_adapter": arrays_digest(start),
                 "output_adapter": arrays_digest(result),
             },
             run=run,
             round=number,
         )
+    _end(log, state, number, updates, rejected, absent, notes)
+
+
+def skip(
+    log: Log,
+    state: State,
+    number: int,
+    updates: Mapping[str, str],
+    rejected: Mapping[str, str],
+    absent: list[str],
+    notes: Mapping[str, str],
+) -> None:
+    """End round `number` below its quorum: nothing is combined, the next starts where it started.
+
+    For a round whose quorum nobody can reach any more, because sites were charged for it and lost
+    their answer. Its epsilon stays spent; the log says who answered and who did not.
+    """
+    state.keep_adapter(number + 1, state.adapter(number))
+    _end(log, state, number, updates, rejected, absent, notes)
+
+
+def _end(
+    log: Log,
+    state: State,
+    number: int,
+    updates: Mapping[str, str],
+    rejected: Mapping[str, str],
+    absent: list[str],
+    notes: Mapping[str, str],
+) -> None:
+    run, names = state.plan.run, sorted(updates)
     if not _logged(log, "round-closed", run, number):
         log.append(
             "round-closed",
@@ -119,3 +141,20 @@ def close(
 
 def _logged(log: Log, kind: str, run: str, number: int) -> bool:
     return any(entry.event.round == number for entry in log.entries(kind, run))
+
+
+def finish(log: Log, state: State, outcome: str, tell: Progress) -> None:
+    """Say once in the log how the run's rounds ended, and go on to the release."""
+    if not list(log.entries("run-finished", state.plan.run)):
+        log.append(
+            "run-finished",
+            {
+                "outcome": outcome,
+                "rounds": state.round,
+                "participants": sorted(state.participants),
+            },
+            run=state.plan.run,
+        )
+    state.outcome = "trained"
+    state.save()
+    tell("finished", outcome=outcome, participants=sorted(state.participants))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,16 @@ from configs.run import Plan, Run
 from model import catalog, frozen
 from server import evaluate, flower, plans, publish
 from server import state as states
+from server.box import Box
 from server.errors import ServerError
+from server.marking import Marking
 from server.mirror import Mirror
+from server.post import Post
 from server.progress import Progress, Show
-from server.rounds import Conductor, Party
+from server.rounds import Conductor
 from server.state import State
 from server.store import Folder
+from server.turn import Party
 
 _CLOSE_SECONDS = 60.0
 
@@ -98,7 +105,8 @@ def release(
         tell=tell,
     )
     signing.verify_folder(done.own.folder, folder.release_public)
-    witnesses = _close(folder, state, done.own.adapter_digest, tell)
+    digests = {recipient: copy.adapter_digest for recipient, copy in done.copies.items()}
+    witnesses = _close(folder, state, digests, tell)
     target = folder.path / "bundles" / name
     publish.bundle(folder, state, _mirrors(folder, state), target)
     tell("released", release=str(done.own.folder), bundle=str(target))
@@ -118,12 +126,12 @@ def release(
     }
 
 
-def _close(folder: Folder, state: State, digest: str, tell: Progress) -> list[str]:
+def _close(folder: Folder, state: State, digests: Mapping[str, str], tell: Progress) -> list[str]:
     """Ask the connected sites for their last evidence; without a SuperLink there is none."""
     try:
         with flower.Session.open(folder) as link:
             return _conductor(folder, state, link, tell).close(
-                release_digest=digest, timeout_s=_CLOSE_SECONDS
+                release_digests=digests, timeout_s=_CLOSE_SECONDS
             )
     except ServerError as fault:
         if fault.exit_code != 5:
@@ -132,14 +140,51 @@ def _close(folder: Folder, state: State, digest: str, tell: Progress) -> list[st
         return []
 
 
-def _conductor(folder: Folder, state: State, link: flower.Session, tell: Progress) -> Conductor:
+def take_last_evidence(folder: Folder, name: str) -> Path | None:
+    """Take the closing answers that were brought as files, and write the bundle anew with them.
+
+    Returns:
+        The bundle, or None where nothing had been brought for a released run.
+    """
+    state = states.load(folder.run(name))
+    box = Box(state.path, folder.keys())
+    tell = Progress(state.path / "progress.jsonl", None)
+    conductor = _conductor(folder, state, None, tell)
+    taken = [conductor.take_closed(reply) for reply in box.arrived(-1)]
+    target = folder.path / "bundles" / name
+    if not any(taken) or not target.exists():
+        return None
+    draft = target.with_name(f".{name}.{secrets.token_hex(4)}")
+    publish.bundle(folder, state, _mirrors(folder, state), draft)
+    shutil.rmtree(target)
+    draft.rename(target)
+    return target
+
+
+def _conductor(
+    folder: Folder, state: State, link: flower.Session | None, tell: Progress
+) -> Conductor:
     enrolled = folder.enrolled()
     parties = {
         name: Party(enrolled[name], mirror)
         for name, mirror in _mirrors(folder, state).items()
         if name in enrolled
     }
-    return Conductor(folder.log(), folder.witness(), state, parties, link, tell)
+    for name, party in parties.items():
+        if name in state.by_file:  # nobody asks by file twice what the site's log has answered
+            party.status = _decided(party.mirror, plans.digest(state.plan))
+    way = Post(link, Box(state.path, folder.keys()), state)
+    marking = Marking(folder, state)
+    return Conductor(folder.log(), folder.witness(), state, parties, way, tell, marking)
+
+
+def _decided(mirror: Mirror, digest: str) -> str:
+    """What a site decided about a plan, by its own log: accepted, declined or nothing yet."""
+    status = "invited"
+    for event in mirror.events():
+        if event.kind == "approval" and event.fields["plan_digest"] == digest:
+            status = "accepted" if event.fields["decision"] == "approved" else "declined"
+    return status
 
 
 def _mirrors(folder: Folder, state: State) -> dict[str, Mirror]:
@@ -159,6 +204,7 @@ def _check_same(state: State, run: Run) -> None:
         and plan.adapter == run.adapter
         and plan.training == run.training
         and plan.task == run.task
+        and plan.aggregation == run.aggregation
         and plan.institutions == tuple(sorted(run.federation.institutions))
         and plan.quorum == run.federation.quorum
         and (plan.epsilon, plan.delta, plan.clip_norm, plan.sample_rate)

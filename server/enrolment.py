@@ -35,7 +35,7 @@ def enroll(folder: Folder, site_file: Path) -> tuple[Enrolled, Path]:
             exit_code=3,
         )
     if any(
-        other.node_key == site.node_key and other.name != site.name
+        site.node_key in (other.node_key, other.next_key) and other.name != site.name
         for other in folder.enrolled().values()
     ):
         raise ServerError(
@@ -43,6 +43,11 @@ def enroll(folder: Folder, site_file: Path) -> tuple[Enrolled, Path]:
             "with privity client init",
             code="key-taken",
             exit_code=3,
+        )
+    if site.next_key:
+        raise ServerError(
+            f"{site_file} holds a renewal; use the enroll.json of privity client init",
+            code="bad-enrolment",
         )
     if not place.exists():
         keys = site.keys.to_json()
@@ -80,10 +85,3 @@ def revoke(folder: Folder, name: str) -> None:
     place.replace(target / place.name)
     files.sync(target)
     files.sync(place.parent)
-
-
-def connected(folder: Folder) -> frozenset[str] | None:
-    """Names of the connected sites, or None when the SuperLink is not running here."""
-    from server import flower
-
-    return flower.connected(folder)

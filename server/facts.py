@@ -35,12 +35,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Participation:
-    """Who took part in one round (0-based) and who did not."""
+    """Who took part in one round (0-based) and who did not.
+
+    Attributes:
+        averaged: whether the round changed the adapter; not where it missed its quorum.
+    """
 
     round: int
     accepted: tuple[str, ...]
     rejected: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    averaged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,10 @@ class ReleaseFacts:
     @property
     def partial(self) -> bool:
         """Whether some invited institution is missing from some round."""
-        return any(set(part.accepted) != set(self.institutions) for part in self.rounds)
+        return any(
+            set(part.accepted) != set(self.institutions) or not part.averaged
+            for part in self.rounds
+        )
 
 
 def check(facts: ReleaseFacts) -> None:
@@ -190,19 +198,19 @@ def check(facts: ReleaseFacts) -> None:
 
     Raises:
         ServerError: a contributor without a claim, a claim that is not finite, lacks its unit or
-            adjacency or exceeds its cap, a round without an accepted update, a participant that
-            was not invited, or a time without a zone.
+            adjacency or exceeds its cap, no averaged round or one without an update, a participant
+            that was not invited, or a time without a zone.
     """
     if facts.time.tzinfo is None:
         raise _refused(facts, "its time has no time zone")
-    if not facts.rounds:
-        raise _refused(facts, "no round was closed")
+    if not any(part.averaged for part in facts.rounds):
+        raise _refused(facts, "no round was averaged")
     claimed = [claim.institution for claim in facts.claims]
     if len(set(claimed)) != len(claimed) or not set(facts.contributors) <= set(claimed):
         raise _refused(facts, "each contributor needs exactly one privacy claim")
     for part in facts.rounds:
         named = (*part.accepted, *part.rejected, *part.absent)
-        if not part.accepted:
+        if part.averaged and not part.accepted:
             raise _refused(facts, f"round {part.round} accepted no update")
         if sorted(named) != sorted(facts.institutions):
             raise _refused(

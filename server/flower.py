@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 from flwr.app import Message as FlowerMessage
-from flwr.common.constant import SubStatus
+from flwr.common.constant import HEARTBEAT_PATIENCE, SubStatus
 from flwr.common.serde import run_from_proto
 from flwr.proto.control_pb2 import ListNodesRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
@@ -31,7 +31,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import http_retry, make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.superexec.run_superexec import _SUPEREXEC_AUTH_METHODS
 from flwr.supercore.task_identity import TaskIdentity
@@ -44,20 +44,15 @@ from privacy.wire import FAILURES, Message
 from server.errors import ServerError
 from server.node import private_address
 from server.store import Folder
+from server.turn import Reply
 
 _ACQUIRE_SECONDS = 30.0
 # Flower gives up on a task after about a minute of silence; waiting longer would gain nothing.
 _OUTAGE_SECONDS = 60.0
+# Flower waits up to 20 s between two tries of that minute.
+_RETRY_SECONDS = 4.0
 _POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back from one site: a message, or a failure word of the closed list."""
-
-    site: str
-    message: Message | None
-    failure: str | None
+_AT_ONCE = 4
 
 
 class _Bearer:
@@ -119,6 +114,7 @@ class Session:
         TaskIdentity.node_id = given.context.node_id
         grid.set_run(run_from_proto(given.run))
         grid._retry_invoker.max_time = _OUTAGE_SECONDS
+        http_retry.MAX_RETRY_DELAY = _RETRY_SECONDS
         return cls(grid, heartbeat)
 
     def online(self) -> dict[str, int]:
@@ -152,17 +148,24 @@ class Session:
         self._waiting.clear()
 
     def receive(self) -> list[Reply]:
-        """Answers that have arrived since the last call; waits a moment when there are none."""
-        replies = []
-        with _reachable():
-            arrived = self._grid.pull_messages(list(self._waiting)) if self._waiting else ()
-        for message in arrived:
-            asked = self._waiting.pop(message.metadata.reply_to_message_id, None)
-            if asked is not None:
-                replies.append(_read(message, *asked))
-        if not replies:
-            time.sleep(_POLL_SECONDS)
-        return replies
+        """Some answers that have arrived; waits a moment when there are none.
+
+        Guarantees: at most `_AT_ONCE` updates are in memory, however many sites there are.
+        """
+        waiting = list(self._waiting)
+        for first in range(0, len(waiting), _AT_ONCE):
+            with _reachable():
+                arrived = self._grid.pull_messages(waiting[first : first + _AT_ONCE])
+            replies = [
+                _read(message, *self._waiting.pop(message.metadata.reply_to_message_id))
+                for message in arrived
+                if message.metadata.reply_to_message_id in self._waiting
+            ]
+            if replies:
+                return replies
+        # Looking at many sites takes many calls, so one looks less often.
+        time.sleep(_POLL_SECONDS * max(1.0, len(waiting) / _AT_ONCE / 2))
+        return []
 
     def __enter__(self) -> Session:
         return self
@@ -175,6 +178,11 @@ class Session:
     ) -> None:
         status = SubStatus.COMPLETED if kind is None else SubStatus.FAILED
         self._grid._retry_invoker.max_tries = 1
+        turned_away = kind is KeyboardInterrupt and self._is_turned_away()
+        # First the heartbeat: one for a task that has ended is refused, and Flower then interrupts
+        # the process that sent it.
+        if self._heartbeat.is_running:
+            self._heartbeat.stop()
         try:
             self._grid._runtime_client.PushTaskOutput(
                 PushTaskOutputRequest(sub_status=status, details="")
@@ -183,13 +191,31 @@ class Session:
             # The SuperLink ends a task without heartbeat by itself.
             pass
         finally:
-            if self._heartbeat.is_running:
-                self._heartbeat.stop()
             self._grid.close()
+        if turned_away:
+            raise _lost() from None
+
+    def _is_turned_away(self) -> bool:
+        """Whether the SuperLink no longer takes our task: Flower then interrupts this process."""
+        try:
+            list(self._grid.get_nodes())
+        except httpx.HTTPStatusError as fault:
+            return fault.response.status_code == httpx.codes.UNAUTHORIZED
+        except httpx.HTTPError:
+            return False
+        return False
 
 
-def connected(folder: Folder) -> frozenset[str] | None:
-    """Names of the sites that are connected now, or None when no SuperLink answers here."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One node as the SuperLink sees it: connected or not, and when it was heard last (epoch)."""
+
+    online: bool
+    heartbeat: float
+
+
+def nodes(folder: Folder) -> dict[str, Seen] | None:
+    """Every node by its site's name, or None when no SuperLink answers here."""
     control = ControlHttpClient.from_server_address(
         private_address(folder),
         True,
@@ -197,10 +223,20 @@ def connected(folder: Folder) -> frozenset[str] | None:
         [RuntimeVersionHttpInterceptor("flwr-cli"), _Bearer(folder.control_token())],
     )
     try:
-        nodes = control.ListNodes(ListNodesRequest()).nodes_info
+        found = control.ListNodes(ListNodesRequest()).nodes_info
     except httpx.HTTPError:
         return None
-    return frozenset(node.name for node in nodes if node.status == NodeStatus.ONLINE)
+    finally:
+        control.close()
+    seen: dict[str, Seen] = {}
+    for node in found:
+        lease = HEARTBEAT_PATIENCE * node.heartbeat_interval
+        heard = node.online_until - lease if node.online_until else 0.0
+        online = node.status == NodeStatus.ONLINE
+        # A site that renewed its key has had several nodes; the one that is heard counts.
+        if node.name not in seen or (online, heard) > (seen[node.name].online, 0.0):
+            seen[node.name] = Seen(online, heard)
+    return seen
 
 
 @contextmanager
@@ -209,12 +245,16 @@ def _reachable() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError:
-        raise ServerError(
-            "the SuperLink stopped answering; start it again with privity server start, then go on "
-            "with privity server run --resume: nothing is spent twice",
-            code="link-lost",
-            exit_code=5,
-        ) from None
+        raise _lost() from None
+
+
+def _lost() -> ServerError:
+    return ServerError(
+        "the SuperLink stopped answering or gave this command up; see that privity server start "
+        "runs, then go on with privity server run --resume: nothing is spent twice",
+        code="link-lost",
+        exit_code=5,
+    )
 
 
 def _take_task(folder: Folder, address: str, run_id: int) -> str:

@@ -76,6 +76,13 @@ def _sentence(event: str, facts: dict[str, Any]) -> str:
         return f"{facts['institution']}: {facts['status']}{why}"
     if event == "round":
         return f"round {facts['round'] + 1} of {facts['rounds']}"
+    if event == "waiting":
+        return (
+            f"round {facts['round'] + 1} waits for {', '.join(facts['missing'])} to come back, or "
+            "for a file (privity server export-round)"
+        )
+    if event == "closed" and facts.get("skipped"):
+        return f"round {facts['round'] + 1} missed its quorum for good and changed nothing"
     if event == "scored":
         return f"scoring {facts['arm']}: {facts['done']} of {facts['total']}"
     if event == "close-failed":

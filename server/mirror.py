@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit import dsse, events, merkle, note, tiles
+from audit import dsse, events, merkle, note, rotation, tiles
 from audit.canonical import from_base64, to_base64
 from audit.events import Event
 from audit.keys import PublicKeys
+from audit.rotation import Segment
 from audit.witness import Witness
 from configs import files
 from server.errors import ServerError
@@ -77,17 +78,9 @@ class Mirror:
         Raises:
             AuditError: any of these does not hold; the mirror is unchanged.
         """
-        event_key = note.parse_key(self._keys.event).public
-        grown = list(self._entries)
-        for text in entries:
-            body = from_base64(text, where="an entry")
-            envelope = dsse.parse(body)
-            dsse.check(envelope, event_key)
-            events.read(envelope.statement)
-            grown.append(body)
-        stated = note.open_checkpoint(
-            checkpoint, key=note.parse_key(self._keys.log), origin=self._origin
-        )
+        grown = [*self._entries, *(from_base64(text, where="an entry") for text in entries)]
+        history = self._follow(grown)
+        stated = rotation.open_note(checkpoint, history, self._origin)
         tree = merkle.Tree()
         for body in grown:
             tree.append(merkle.leaf_hash(body))
@@ -103,11 +96,43 @@ class Mirror:
             checkpoint,
             old_size=old,
             proof=tree.consistency(old, tree.size) if old else (),
-            log_key=self._keys.log,
+            log_key=history[-1].keys.log,
             origin=self._origin,
         )
         self._write(grown, tree, checkpoint + line)
         return Head(tree.size, "sha256:" + stated.root.hex(), checkpoint)
+
+    def keys(self) -> PublicKeys:
+        """The site's keys in force at the end of what is held."""
+        return self._follow(self._entries)[-1].keys
+
+    def _follow(self, entries: Sequence[bytes]) -> list[Segment]:
+        """Check each entry's signature and form, and follow the site's keys.
+
+        Raises:
+            AuditError: an entry is not signed by the key in force, or the site's keys never were
+                those that it enrolled with.
+        """
+        history: list[Segment] = []
+        for body in entries:
+            envelope = dsse.parse(body)
+            event = events.read(envelope.statement)
+            if not history:
+                known = event.kind == "log-started"
+                keys = PublicKeys.from_json(event.fields["keys"]) if known else self._keys
+                history.append(Segment(0, keys))
+            dsse.check(envelope, note.parse_key(history[-1].keys.event).public)
+            if event.kind == "key-rotated":
+                history.append(rotation.follow(event, history[-1].keys))
+        history = history or [Segment(0, self._keys)]
+        if self._keys not in [segment.keys for segment in history]:
+            raise ServerError(
+                f"the log of {self._keys.name} begins with other keys than were enrolled; its "
+                "operator must look",
+                code="log-mismatch",
+                exit_code=4,
+            )
+        return history
 
     def _read(self) -> list[bytes]:
         path = self.folder / _ENTRIES

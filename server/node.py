@@ -12,7 +12,9 @@ import asyncio
 import hmac
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,18 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 
+from server import metrics, renewal
 from server.errors import ServerError
 from server.store import Folder
+from server.strangers import Strangers
+from server.traffic import Traffic
 
 Asgi = Callable[[Any, Any, Any], Any]
 
 BODY_LIMIT_BYTES = 16 * 1024 * 1024
 _PUBLIC = "/v1/fleet/"
 _SYNC_SECONDS = 1.0
+_SAVE_SECONDS = 5.0
 # Sites are enrolled by their operator and the coordinator's, never by a node itself.
 _CLOSED = frozenset({"/v1/fleet/register-node", "/v1/fleet/unregister-node"})
 
@@ -123,12 +129,12 @@ def application(folder: Folder) -> Any:
 
 
 def synchronise(state: Any, enrolled: Mapping[str, str]) -> None:
-    """Make the SuperLink's node list the enrolled one: `enrolled` maps names to OpenSSH keys.
+    """Make the SuperLink's node list the enrolled one: `enrolled` maps OpenSSH keys to names.
 
     Guarantees: afterwards exactly the enrolled keys may authenticate; a revoked node is refused
         from its next call on.
     """
-    wanted = {_key_bytes(line): name for name, line in enrolled.items()}
+    wanted = {_key_bytes(line): name for line, name in enrolled.items()}
     known = {info.public_key: info for info in state.get_node_info(owner_aids=[NOOP_FLWR_AID])}
     for key, info in known.items():
         if key not in wanted and info.status != NodeStatus.UNREGISTERED:
@@ -145,6 +151,13 @@ def synchronise(state: Any, enrolled: Mapping[str, str]) -> None:
             )
 
 
+def connected_keys(state: Any, lines: Iterable[str]) -> list[str]:
+    """Those of the OpenSSH keys in `lines` whose node is connected."""
+    infos = state.get_node_info(owner_aids=[NOOP_FLWR_AID], statuses=[NodeStatus.ONLINE])
+    online = {info.public_key for info in infos}
+    return [line for line in lines if _key_bytes(line) in online]
+
+
 def _key_bytes(line: str) -> bytes:
     return public_key_to_bytes(load_ssh_public_key(line.encode()))
 
@@ -156,8 +169,10 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
         ServerError: a port is taken (exit code 5), with the setting to change.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    app = application(folder)
+    app, strangers = application(folder), Strangers(folder.log)
     settings = folder.settings
+    traffic = Traffic(time.time())
+    stop_metrics = metrics.serve(folder, traffic)
     public = _listen(settings.bind, settings.port, "port")
     private = _listen("127.0.0.1", settings.control_port, "control_port")
     common: dict[str, Any] = {
@@ -169,7 +184,7 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
     }
     outer = uvicorn.Server(
         uvicorn.Config(
-            fleet_only(app),
+            strangers.watch(traffic.counting(fleet_only(app)), closed=True),
             lifespan="off",
             ssl_certfile=folder.tls / "server.pem",
             ssl_keyfile=str(folder.tls / "server.key"),
@@ -177,16 +192,25 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
             **common,
         )
     )
-    inner = uvicorn.Server(uvicorn.Config(app, **common))
+    inner = uvicorn.Server(uvicorn.Config(strangers.watch(app, closed=False), **common))
 
     async def main() -> None:
         state = app.state.linkstate_factory.state()
         synchronise(state, folder.node_keys())
 
         async def keep_in_step() -> None:
+            loaded, saved = _stamp(folder), 0.0
             while True:
                 await asyncio.sleep(_SYNC_SECONDS)
-                synchronise(state, folder.node_keys())
+                loaded = _reload(folder, outer, loaded)
+                keys = folder.node_keys()
+                if len(set(keys.values())) < len(keys):  # some site renews its key
+                    renewal.finish(folder, connected_keys(state, keys))
+                    keys = folder.node_keys()
+                synchronise(state, keys)
+                if time.time() >= saved + _SAVE_SECONDS:
+                    saved = time.time()
+                    traffic.save(folder.traffic)
                 if inner.should_exit or outer.should_exit:
                     inner.should_exit = outer.should_exit = True
                     return
@@ -202,8 +226,26 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
         finally:
             for task in tasks:
                 task.cancel()
+            stop_metrics()
+            folder.traffic.unlink(missing_ok=True)
 
     asyncio.run(main())
+
+
+def _stamp(folder: Folder) -> int:
+    return (folder.tls / "server.pem").stat().st_mtime_ns
+
+
+def _reload(folder: Folder, server: uvicorn.Server, loaded: int) -> int:
+    """Let new connections see a renewed certificate; returns the stamp of the one in use."""
+    stamp = _stamp(folder)
+    if stamp == loaded or server.config.ssl is None:
+        return loaded
+    try:
+        server.config.ssl.load_cert_chain(folder.tls / "server.pem", folder.tls / "server.key")
+    except (OSError, ssl.SSLError):
+        return loaded  # the other half of the pair is being written
+    return stamp
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:

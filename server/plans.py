@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from audit import canonical
 from configs.run import Plan, Run
 from model import catalog, frozen
 from model.shapes import Spec
 from privacy import plan as accounting
+
+_ADAM_STEP = 7.28
+# Far above the noise of any plan: an update over it is a fault or an attack.
+_NO_BOUND = 1e6
 
 
 def make(run: Run) -> Plan:
@@ -47,7 +53,24 @@ def make(run: Run) -> Plan:
         institutions=tuple(sorted(run.federation.institutions)),
         quorum=run.federation.quorum,
         round_timeout_s=run.federation.round_timeout_s,
+        aggregation=run.aggregation,
     )
+
+
+def norm_limit(plan: Plan, values: int) -> float:
+    """The largest joint l2 norm that an honest update of `values` numbers can have in one round.
+
+    A step of Adam moves no number by more than the learning rate times the square root of
+    sum(w_i^2 / v_i), by Cauchy and Schwarz over the two running means with weights w and v (Kingma
+    and Ba 2015, section 2.1): under 7.28 for decays of 0.9 and 0.999 after any number of steps.
+    A step of SGD divides by a number of people that only the site knows, so it has no such bound.
+    """
+    if plan.aggregation.max_update_norm > 0:
+        return plan.aggregation.max_update_norm
+    if plan.training.optimizer != "adamw":
+        return _NO_BOUND
+    most = _ADAM_STEP * plan.training.learning_rate * plan.steps_per_round
+    return most * math.sqrt(values)
 
 
 def adapter_spec(run: Run | Plan) -> Spec:

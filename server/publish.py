@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from audit import bundle as bundles
-from audit import canonical, trace, watermark
+from audit import chips, mark_detect, watermark
 from audit.bundle import Source
 from audit.digests import arrays_digest
 from audit.log import Log
@@ -31,15 +30,12 @@ from server.facts import (
     Scores,
     audit_of,
 )
+from server.marking import OWN_COPY, Marking, commitments
 from server.mirror import Mirror
 from server.progress import Progress
 from server.release import Release
 from server.state import State
 from server.store import Folder
-
-STRENGTH = 0.05
-# The coordinator's own copy, marked like any recipient's.
-OWN_COPY = "coordinator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,7 @@ class Published:
     own: Release
     copies: Mapping[str, Release]
     key_file: Path
-    detection: watermark.Detection
+    detection: mark_detect.Detection
     evaluated: evaluate.Evaluated | None
 
 
@@ -78,10 +74,11 @@ def publish(
         licence: SPDX identifier for the adapter.
         tell: progress.
 
-    Guarantees: the log holds the commitment to every subkey before any marked file exists.
+    Guarantees: the log held the commitment to every subkey before any marked file existed.
 
     Raises:
-        ServerError: training is not over, or `out` exists.
+        ServerError: training is not over, `out` exists, or nothing was committed to about the
+            run's watermark (exit code 3).
     """
     plan = state.plan
     if state.round < plan.rounds:
@@ -99,31 +96,13 @@ def publish(
     found = catalog.find(plan.model, expect_digest=plan.model_digest)
     spec = plans.adapter_spec(plan)
     trained = state.adapter(plan.rounds)
-    reference, a = frozen.product(found, spec, trained)
+    _, a = frozen.product(found, spec, trained)
     recipients = (OWN_COPY, *state.participants)
     tell("marking", recipients=list(recipients))
-    owner, keys, mark = _commit(folder, log, plan, trained, a, recipients)
+    marking = Marking(folder, state)
+    mark = _commit(log, marking, trained, a, recipients)
     identity = f"{plan.run}"
-    marked = {
-        name: watermark.mark(
-            reference,
-            a,
-            scale=spec.scale,
-            owner=owner.subkey,
-            recipient=keys[name].subkey,
-            strength=STRENGTH,
-        )
-        for name in recipients
-    }
-    key_file = trace.seal(
-        state.path / "watermark",
-        release=identity,
-        b=reference,
-        a=a,
-        scale=spec.scale,
-        owner=owner,
-        recipients=tuple(keys[name] for name in recipients),
-    )
+    marked = {name: marking.mark(log, plan.rounds, name) for name in recipients}
     evaluated = None
     if rows:
         tell("evaluating", records=len(rows))
@@ -197,54 +176,56 @@ def publish(
         },
         run=plan.run,
     )
-    detection = watermark.detect(
-        marked[OWN_COPY],
-        a,
-        reference_b=reference,
-        a=a,
-        scale=spec.scale,
-        key=owner.subkey,
+    keys = marking.commit(log)
+    found_in_own = mark_detect.residuals(
+        mark_detect.factored(marked[OWN_COPY], a), marking.reference(log, plan.rounds)
     )
+    (detection,) = mark_detect.detect(found_in_own, [keys.owner.halves])
     state.outcome = "released"
     state.save()
-    return Published(own, copies, key_file, detection, evaluated)
+    return Published(own, copies, keys.file, detection, evaluated)
 
 
 def _commit(
-    folder: Folder,
     log: Log,
-    plan: Plan,
+    marking: Marking,
     trained: Mapping[str, Any],
     a: Mapping[str, Any],
     recipients: tuple[str, ...],
-) -> tuple[trace.Key, dict[str, trace.Key], Mark]:
-    """Derive every subkey from the newest tree head, and log the commitments to them."""
-    master = folder.watermark_master()
-    head = canonical.digest(log.checkpoint().encode())
+) -> Mark:
+    """Log which unmarked adapter the copies are made of, under the run's committed keys.
 
-    def key(name: str) -> trace.Key:
-        subkey = watermark.derive(master, tree_head=head, release=plan.run, recipient=name)
-        return trace.Key(name, subkey, secrets.token_bytes(32))
-
-    owner = key("")
-    keys = {name: key(name) for name in recipients}
-    commitments = {name: keys[name].commitment for name in recipients}
-    mark = Mark(STRENGTH, arrays_digest(trained), {"owner": owner.commitment, **commitments})
+    Raises:
+        ServerError: the run began without a commitment.
+    """
+    run = marking.state.plan.run
+    if not list(log.entries("watermark-keys", run)):
+        raise ServerError(
+            f"nothing was committed to about the watermark when run {run} began, so its copies "
+            "could be claimed to be anybody's; train again under another name",
+            code="mark-uncommitted",
+            exit_code=3,
+        )
+    keys = marking.commit(log)
+    rows = commitments(keys, recipients)
+    mark = Mark(
+        keys.strength,
+        arrays_digest(trained),
+        {row["recipient"]: row["commitment"] for row in rows},
+    )
     log.append(
         "watermark-committed",
         {
             "reference_digest": mark.reference_digest,
             "basis_digest": watermark.basis_digest(a),
-            "table_digest": watermark.table_digest(),
+            "table_digest": chips.table_digest(),
             "detector_digest": watermark.detector_digest(),
-            "strength": decimal(STRENGTH),
-            "commitments": [
-                {"recipient": name, "commitment": value} for name, value in mark.commitments.items()
-            ],
+            "strength": decimal(keys.strength),
+            "commitments": rows,
         },
-        run=plan.run,
+        run=run,
     )
-    return owner, keys, mark
+    return mark
 
 
 def _claims(
@@ -277,12 +258,14 @@ def _audits(plan: Plan, mirrors: Mapping[str, Mirror]) -> tuple[Audit, ...]:
 
 
 def _participation(log: Log, run: str) -> tuple[Participation, ...]:
+    averaged = {entry.event.round for entry in log.entries("aggregation", run)}
     return tuple(
         Participation(
             entry.event.round or 0,
             tuple(entry.event.fields["accepted"]),
             tuple(entry.event.fields["rejected"]),
             tuple(entry.event.fields["absent"]),
+            entry.event.round in averaged,
         )
         for entry in log.entries("round-closed", run)
     )
@@ -319,13 +302,12 @@ def bundle(folder: Folder, state: State, mirrors: Mapping[str, Mirror], out: Pat
     Raises:
         AuditError: `out` exists or a log lacks a file.
     """
-    known = folder.known()
     bundles.write(
         out,
         run=state.plan.run,
         coordinator=Source(folder.path / "log", folder.keys().public()),
         sites={
-            name: Source(mirror.folder, known[name].keys)
+            name: Source(mirror.folder, mirror.keys())
             for name, mirror in mirrors.items()
             if mirror.size
         },

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from audit import canonical, digests, signing, trace
+from audit import canonical, digests, mark_files, signing
 from server import bom, card
 from server.errors import ServerError
 from server.facts import ReleaseFacts, check
@@ -138,7 +138,7 @@ def _check_adapter(work: Path, stated: ReleaseFacts) -> None:
         raise _unfit("it is for another base model than the facts name")
     if kind != "LORA" or runs_code:
         raise _unfit("it is no plain LoRA adapter")
-    b, fixed, others = trace.read_adapter(work)
+    b, fixed, others = mark_files.adapter(work)
     if others or not all(np.isfinite(x).all() for x in (*b.values(), *fixed.values())):
         raise _unfit("it holds tensors that are not finite LoRA factors")
 

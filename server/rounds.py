@@ -1,7 +1,8 @@
 """The run, top to bottom: invite, agree, train round by round, close.
 
 Every answer is validated before it counts; a bad one is a recorded failure of that site and the
-run goes on while the quorum holds.
+run goes on while the quorum holds. Sites that were absent are invited beside the running round and
+take part from the next one; one that failed without an answer is asked again while there is time.
 """
 
 from __future__ import annotations
@@ -9,55 +10,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from audit import witness as witnessing
-from audit.digests import arrays_digest
 from audit.errors import AuditError
 from audit.log import Log
-from audit.note import parse as parse_note
 from audit.witness import Witness
 from privacy.errors import PrivacyError
 from privacy.wire import Answer, Close, Closed, Message, Propose, Round, Update, pack, unpack
 from server import accept, closing, plans
 from server.errors import ServerError
-from server.mirror import Mirror
+from server.marking import Marking
 from server.progress import Progress
 from server.state import State
-from server.store import Enrolled
+from server.turn import LOST, Link, Party, Turn, own_note
 
 _ASK_AGAIN_SECONDS = 3.0
+# How long a round that has its quorum waits for those who have just come back.
+_GRACE_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 _NO_RELEASE = "sha256:" + "0" * 64
-
-
-class Link(Protocol):
-    """What the rounds need of Flower; `server.flower.Session` is the real one."""
-
-    @property
-    def waiting(self) -> frozenset[str]:
-        """Sites whose answer is outstanding."""
-
-    def online(self) -> Mapping[str, int]:
-        """Connected sites."""
-
-    def send(self, messages: Mapping[str, Message], *, group: str, ttl_s: float) -> None:
-        """Queue one message a site."""
-
-    def receive(self) -> list[Any]:
-        """Answers since the last call."""
-
-    def forget(self) -> None:
-        """Stop waiting for outstanding answers."""
-
-
-@dataclass(slots=True)
-class Party:
-    """One invited site during a run."""
-
-    site: Enrolled
-    mirror: Mirror
-    status: str = "invited"  # invited, pending, accepted, declined
-    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -70,6 +42,7 @@ class Conductor:
     parties: dict[str, Party]
     link: Link
     tell: Progress
+    marking: Marking
     clock: Callable[[], float] = time.monotonic
 
     def run(self, *, join_timeout_s: float) -> None:
@@ -90,51 +63,25 @@ class Conductor:
                 },
                 run=plan.run,
             )
+        self.marking.commit(self.log)
         self._agree(join_timeout_s)
         while self.state.round < plan.rounds:
-            self._invite_late()
             self._round(self.state.round)
         if self.state.outcome == "running":
-            self._finish("completed")
-
-    def _finish(self, outcome: str) -> None:
-        if not list(self.log.entries("run-finished", self.state.plan.run)):
-            self.log.append(
-                "run-finished",
-                {
-                    "outcome": outcome,
-                    "rounds": self.state.round,
-                    "participants": sorted(self.state.participants),
-                },
-                run=self.state.plan.run,
-            )
-        self.state.outcome = "trained"
-        self.state.save()
-        self.tell("finished", outcome=outcome, participants=sorted(self.state.participants))
-
-    # -- agreeing -------------------------------------------------------------------------------
+            closing.finish(self.log, self.state, "completed", self.tell)
 
     def _agree(self, timeout_s: float) -> None:
         """Propose the plan until every invited site has decided or the time is over."""
         deadline = self.clock() + timeout_s
         self.tell("inviting", institutions=sorted(self.parties))
-        asked: dict[str, float] = {}
-        while self.clock() < deadline:
-            now = self.clock()
-            open_sites = [n for n, p in self.parties.items() if p.status in ("invited", "pending")]
-            if not open_sites:
-                break
-            due = [
-                name
-                for name in open_sites
-                if name in self.link.online()
-                and name not in self.link.waiting
-                and now >= asked.get(name, 0.0)
-            ]
-            for name in due:
-                asked[name] = now + _ASK_AGAIN_SECONDS
-                self._propose(name)
-            self._collect_answers()
+        connected = self.link.online()
+        for name, party in self.parties.items():
+            if name not in connected:
+                self._propose(party, leave=True)
+        while self.clock() < deadline and any(map(_undecided, self.parties.values())):
+            self._invite()
+            for reply in self.link.receive():
+                self._take_answer(reply)
         self.link.forget()
         accepted = [name for name, party in self.parties.items() if party.status == "accepted"]
         if len(accepted) < self.state.plan.quorum:
@@ -150,108 +97,71 @@ class Conductor:
                 exit_code=3,
             )
 
-    def _invite_late(self) -> None:
-        """Give sites that were absent or out of step one quick chance before a round."""
-        late = [
-            name
+    def _invite(self) -> None:
+        """Propose the plan to every connected site that has not decided, now and then."""
+        now = self.clock()
+        due = [
+            party
             for name, party in self.parties.items()
-            if party.status in ("invited", "pending") and name in self.link.online()
+            if _undecided(party) and now >= party.again and name not in self.link.waiting
         ]
-        if not late:
+        if not due:
             return
-        for name in late:
-            self._propose(name)
-        deadline = self.clock() + 2 * _ASK_AGAIN_SECONDS
-        while self.link.waiting and self.clock() < deadline:
-            self._collect_answers()
-        self.link.forget()
+        connected = self.link.online()
+        for party in due:
+            if party.site.name in connected:
+                party.again = now + _ASK_AGAIN_SECONDS
+                self._propose(party)
 
-    def _propose(self, name: str) -> None:
-        plan = self.state.plan
+    def _propose(self, party: Party, *, leave: bool = False) -> None:
+        plan, name = self.state.plan, party.site.name
+        party.asked = "plan"
         message = pack(
             Propose(**self._down(name), run=plan.run, plan=plans.document(plan).decode())
         )
+        if leave:
+            self.link.leave(name, message)
+            return
         self.link.send({name: message}, group="plan", ttl_s=plan.round_timeout_s)
 
-    def _collect_answers(self) -> None:
-        for reply in self.link.receive():
-            party = self.parties[reply.site]
-            try:
-                if reply.message is None:
-                    party.reason = reply.failure or "no-answer"
-                    continue
-                header = unpack(reply.message, Answer)
-                self._take_evidence(party, header)
-            except (PrivacyError, AuditError, ServerError) as fault:
-                party.status, party.reason = "declined", fault.code
-            else:
-                if header.reason == "coordinator-behind":
-                    self._propose(reply.site)
-                    continue
-                party.reason = header.reason
-                party.status = "accepted" if header.decision == "accepted" else header.decision
-            self.tell("answered", institution=reply.site, status=party.status, reason=party.reason)
-
-    # -- training -------------------------------------------------------------------------------
+    def _take_answer(self, reply: Any) -> None:
+        """Take a decision about the plan, or the word that stands in its place."""
+        party = self.parties[reply.site]
+        try:
+            if reply.message is None:
+                party.reason = reply.failure or "no-answer"
+                return
+            header = unpack(reply.message, Answer)
+            self._take_evidence(party, header)
+        except (PrivacyError, AuditError, ServerError) as fault:
+            party.status, party.reason = "declined", fault.code
+        else:
+            if header.reason == "coordinator-behind":
+                self._propose(party)
+                return
+            party.status, party.reason = header.decision, header.reason
+        self.tell("answered", institution=reply.site, status=party.status, reason=party.reason)
 
     def _round(self, number: int) -> None:
         plan, log = self.state.plan, self.log
         start = self.state.adapter(number)
-        input_digest = arrays_digest(start)
-        group = f"round-{number}"
-        self.tell("round", round=number, rounds=plan.rounds)
         updates, rejected = closing.left_behind(log, self.state, number)
         notes = {
-            name: _own_note(party.mirror.cosigned)
+            name: own_note(party.mirror.cosigned)
             for name, party in self.parties.items()
             if name in updates
         }
-        closed = closing.began(log, plan.run, number)
-        for name, party in self.parties.items():
-            if closed or name in updates or party.status != "accepted":
-                continue
-            message = pack(
-                Round(
-                    **self._down(name),
-                    run=plan.run,
-                    round=number,
-                    plan_digest=plans.digest(plan),
-                    input_digest=input_digest,
-                ),
-                start,
-            )
-            self.link.send({name: message}, group=group, ttl_s=plan.round_timeout_s)
-        deadline = self.clock() + plan.round_timeout_s
-        while self.link.waiting and self.clock() < deadline:
-            for reply in self.link.receive():
-                party = self.parties[reply.site]
-                try:
-                    if reply.message is None:
-                        raise ServerError("the site failed", code=reply.failure or "no-answer")
-                    updates[reply.site] = self._accept(party, reply.message, number, input_digest)
-                    notes[reply.site] = _own_note(party.mirror.cosigned)
-                    rejected.pop(reply.site, None)
-                except (PrivacyError, AuditError, ServerError) as fault:
-                    rejected[reply.site] = fault.code
-                    party.status, party.reason = "invited", fault.code
-                    log.append(
-                        "update-rejected",
-                        {"institution": reply.site, "reason": fault.code},
-                        run=plan.run,
-                        round=number,
-                    )
-                self.tell(
-                    "update",
-                    round=number,
-                    institution=reply.site,
-                    accepted=reply.site in updates,
-                    reason=rejected.get(reply.site, ""),
-                )
+        turn = Turn(number, start, updates, rejected, notes)
+        self.tell("round", round=number, rounds=plan.rounds)
+        if not closing.began(log, plan.run, number):
+            self._train(turn)
         self.link.forget()
         absent = sorted(set(plan.institutions) - updates.keys() - rejected.keys())
-        for name in absent:
-            self.parties[name].status = "invited"
-        if len(updates) < plan.quorum:
+        for name, party in self.parties.items():
+            party.asked = ""
+            if name in absent and name in turn.asked:
+                party.status, party.again = "invited", 0.0
+        if len(updates) < plan.quorum and not turn.is_spent(plan):
             self.tell("quorum-lost", round=number, accepted=sorted(updates))
             raise ServerError(
                 f"round {number + 1} has {len(updates)} of {plan.quorum} needed updates; see to "
@@ -259,28 +169,154 @@ class Conductor:
                 code="no-quorum",
                 exit_code=3,
             )
-        closing.close(log, self.state, number, updates, rejected, absent, notes)
+        skipped = len(updates) < plan.quorum
+        end = closing.skip if skipped else closing.close
+        end(log, self.state, number, updates, rejected, absent, notes)
+        self.link.settle()
         self.tell(
             "closed",
             round=number,
             accepted=sorted(updates),
             rejected=dict(rejected),
             absent=absent,
+            skipped=skipped,
         )
 
-    def _accept(
-        self, party: Party, message: Message, number: int, input_digest: str
-    ) -> Mapping[str, Any]:
+    def _train(self, turn: Turn) -> None:
+        """Ask for the round's updates until all asked have answered or the time is over.
+
+        A round without its quorum goes on, until its deadline, for sites that may come back.
+        """
+        plan = self.state.plan
+        began = looked = self.clock()
+        self._invite()
+        self._ask(turn, newcomers=True)
+        waits = False
+        while self.clock() < began + plan.round_timeout_s:
+            soon = self.clock() < began + _GRACE_SECONDS
+            if not self._asked():
+                if len(turn.updates) >= plan.quorum:
+                    if not (soon and self.link.waiting):
+                        break
+                elif not self._may_come(turn):
+                    break
+                elif not (waits or self.link.waiting):
+                    waits = True
+                    self.tell("waiting", round=turn.number, missing=self._missing(turn))
+            for reply in self.link.receive(turn.number):
+                if self.parties[reply.site].asked == "round":
+                    self._take_update(reply, turn)
+                else:
+                    self._take_answer(reply)
+                    self._ask(turn, newcomers=soon)
+            if self.clock() >= looked + _LOOK_SECONDS:
+                looked = self.clock()
+                self._invite()
+                self._ask(turn, newcomers=False)
+
+    def _asked(self) -> set[str]:
+        """Sites that owe an update."""
+        return {name for name in self.link.waiting if self.parties[name].asked == "round"}
+
+    def _missing(self, turn: Turn) -> list[str]:
+        """Sites that owe nothing now but could still come back and answer."""
+        return sorted(
+            name
+            for name, party in self.parties.items()
+            if turn.open_to(name) and party.status != "declined"
+        )
+
+    def _may_come(self, turn: Turn) -> bool:
+        return len(turn.updates) + len(self._missing(turn)) >= self.state.plan.quorum
+
+    def _ask(self, turn: Turn, *, newcomers: bool) -> None:
+        """Send the round to every site that agreed and has not answered it.
+
+        One that agreed in the middle of the round is asked only where the quorum needs it: it
+        would hold up the others, and pay for a round that may close without it.
+        """
+        plan = self.state.plan
+        needed = len(turn.updates) + len(self._asked()) < plan.quorum
+        asked = []
+        for name, party in self.parties.items():
+            if party.status != "accepted" or not turn.open_to(name):
+                continue
+            if party.asked and name in self.link.waiting:  # not asked: a file of an earlier command
+                continue
+            if newcomers or needed or name in turn.asked:
+                party.asked = "round"
+                turn.asked.add(name)
+                asked.append(name)
+        copies = self.marking.copies(self.log, turn.number, asked) if asked else {}
+        messages = {
+            name: pack(
+                Round(
+                    **self._down(name),
+                    run=plan.run,
+                    round=turn.number,
+                    plan_digest=plans.digest(plan),
+                    input_digest=copy.digest,
+                ),
+                copy.arrays,
+            )
+            for name, copy in copies.items()
+        }
+        turn.sent |= {name: copy.digest for name, copy in copies.items()}
+        if messages:
+            self.link.send(messages, group=f"round-{turn.number}", ttl_s=plan.round_timeout_s)
+
+    def _sent(self, turn: Turn, name: str) -> str:
+        """The digest of the copy that a site was sent; by an earlier command, it may be."""
+        if name not in turn.sent:
+            turn.sent[name] = self.marking.copies(self.log, turn.number, [name])[name].digest
+        return turn.sent[name]
+
+    def _take_update(self, reply: Any, turn: Turn) -> None:
+        """Let one update count, or record why it does not."""
+        name, plan = reply.site, self.state.plan
+        party = self.parties[name]
+        party.asked = ""
+        try:
+            if reply.message is None:
+                raise ServerError("the site failed", code=reply.failure or "no-answer")
+            turn.updates[name] = self._accept(party, reply.message, turn)
+            turn.notes[name] = own_note(party.mirror.cosigned)
+            turn.rejected.pop(name, None)
+        except (PrivacyError, AuditError, ServerError) as fault:
+            party.status, party.reason, party.again = "invited", fault.code, 0.0
+            if turn.rejected.get(name) != fault.code:
+                self.log.append(
+                    "update-rejected",
+                    {"institution": name, "reason": fault.code},
+                    run=plan.run,
+                    round=turn.number,
+                )
+            turn.rejected[name] = fault.code
+            if fault.code not in LOST:
+                turn.final.add(name)
+        self.tell(
+            "update",
+            round=turn.number,
+            institution=name,
+            accepted=name in turn.updates,
+            reason=turn.rejected.get(name, ""),
+        )
+
+    def _accept(self, party: Party, message: Message, turn: Turn) -> str:
         """Validate one update, keep it and log its acceptance; raises what is wrong with it."""
         plan = self.state.plan
-        update, header = accept.check(
-            message, plan, number=number, start=self.state.adapter(number)
-        )
+        update, header = accept.check(message, plan, number=turn.number, start=turn.start)
         head = self._take_evidence(party, header)
-        accept.check_statement(party.mirror, header, plan, input_digest=input_digest)
+        accept.check_statement(
+            party.mirror,
+            header,
+            plan,
+            input_digest=self._sent(turn, party.site.name),
+            columns=accept.trained_columns(update, plan),
+        )
         # The arrays are on disk before the log says that they count: a crash in between, or a
         # lost quorum, leaves a round that can be finished without this site.
-        self.state.keep_update(number, party.site.name, update)
+        self.state.keep_update(turn.number, party.site.name, update)
         self.log.append(
             "update-accepted",
             {
@@ -292,41 +328,52 @@ class Conductor:
                 "statement_leaf": party.mirror.leaf(header.statement_index),
             },
             run=plan.run,
-            round=number,
+            round=turn.number,
         )
-        return update
+        return header.update_digest
 
-    # -- closing and evidence -------------------------------------------------------------------
-
-    def close(self, *, release_digest: str | None, timeout_s: float) -> list[str]:
+    def close(self, *, release_digests: Mapping[str, str], timeout_s: float) -> list[str]:
         """Tell every connected site the end of the run, and gather its last evidence.
+
+        Args:
+            release_digests: of each site's own copy of the release, if there is one for it; the
+                site signs for it in its log.
+            timeout_s: how long to wait for answers.
 
         Returns:
             The sites that answered.
         """
-        for name in self.link.online():
+        connected = self.link.online()
+        for name in connected:
             if name in self.parties:
                 message = pack(
                     Close(
                         **self._down(name),
                         run=self.state.plan.run,
-                        release_digest=release_digest or _NO_RELEASE,
+                        release_digest=release_digests.get(name, _NO_RELEASE),
                     )
                 )
-                self.link.send({name: message}, group="close", ttl_s=timeout_s)
-        answered = []
+                if connected[name]:
+                    self.link.send({name: message}, group="close", ttl_s=timeout_s)
+                else:  # it answers by file, and nobody waits for that here
+                    self.link.leave(name, message)
+        answered: list[str] = []
         deadline = self.clock() + timeout_s
-        while self.link.waiting and self.clock() < deadline:
-            for reply in self.link.receive():
-                try:
-                    if reply.message is not None:
-                        header = unpack(reply.message, Closed)
-                        self._take_evidence(self.parties[reply.site], header)
-                        answered.append(reply.site)
-                except (PrivacyError, AuditError, ServerError) as fault:
-                    self.tell("close-failed", institution=reply.site, reason=fault.code)
+        while any(connected.get(n) for n in self.link.waiting) and self.clock() < deadline:
+            answered += filter(None, map(self.take_closed, self.link.receive()))
         self.link.forget()
         return sorted(answered)
+
+    def take_closed(self, reply: Any) -> str:
+        """Take one site's last evidence; returns its name, or nothing where it gave none."""
+        try:
+            if reply.message is not None:
+                header = unpack(reply.message, Closed)
+                self._take_evidence(self.parties[reply.site], header)
+                return str(reply.site)
+        except (PrivacyError, AuditError, ServerError) as fault:
+            self.tell("close-failed", institution=reply.site, reason=fault.code)
+        return ""
 
     def _down(self, name: str) -> dict[str, Any]:
         party = self.parties[name]
@@ -341,13 +388,11 @@ class Conductor:
         """Extend the site's mirror, and keep its cosignature on our log."""
         head = party.mirror.extend(header.entries, header.checkpoint, self.witness)
         if header.cosignature:
-            self.log.add_cosignature(header.cosignature, witness=party.site.keys.witness)
+            self.log.add_cosignature(header.cosignature, witness=party.mirror.keys().witness)
         self.state.witnessed[party.site.name] = header.witnessed
         self.state.save()
         return head
 
 
-def _own_note(cosigned: str) -> str:
-    """A site's checkpoint as it signed it, without the cosignature that we added."""
-    note = parse_note(cosigned)
-    return str(type(note)(note.text, note.signatures[:1]))
+def _undecided(party: Party) -> bool:
+    return party.status in ("invited", "pending")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -19,6 +19,27 @@ from server import plans
 from server.errors import ServerError
 
 _STATE = "state.json"
+
+
+class Kept(Mapping[str, Any]):
+    """The arrays of one file, each read when it is asked for and kept by nobody."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with safe_open(path, framework="numpy") as file:
+            self._names = tuple(sorted(file.keys()))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, framework="numpy") as file:
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(slots=True)
@@ -32,6 +53,7 @@ class State:
         outcome: "running", "trained", "released", or why it stopped.
         witnessed: per site, the size of our log that it cosigned last.
         participants: sites whose update counted in at least one round.
+        by_file: sites that answered last with a file instead of over the network.
     """
 
     path: Path
@@ -40,6 +62,7 @@ class State:
     outcome: str = "running"
     witnessed: dict[str, int] = field(default_factory=dict)
     participants: list[str] = field(default_factory=list)
+    by_file: list[str] = field(default_factory=list)
 
     def save(self) -> None:
         """Write the state durably."""
@@ -49,6 +72,7 @@ class State:
             "outcome": self.outcome,
             "witnessed": self.witnessed,
             "participants": sorted(self.participants),
+            "by_file": sorted(self.by_file),
         }
         files.replace(self.path / _STATE, json.dumps(document, indent=2).encode())
 
@@ -67,14 +91,14 @@ class State:
         """Store an update of an open round, before the log says that it counts."""
         files.replace(self._update(number, site), save_arrays(dict(arrays)), mode=files.PRIVATE)
 
-    def update(self, number: int, site: str) -> dict[str, Any]:
-        """An update of an open round.
+    def update(self, number: int, site: str) -> Mapping[str, Any]:
+        """An update of an open round; its arrays are read one at a time.
 
         Raises:
             ServerError: it is not there (exit code 4).
         """
         try:
-            return dict(load_arrays(self._update(number, site).read_bytes()))
+            return Kept(self._update(number, site))
         except (OSError, SafetensorError):
             raise ServerError(
                 f"the accepted update of {site} is missing in {self.path}; restore the newest "
@@ -145,4 +169,5 @@ def load(path: Path) -> State:
         str(values["outcome"]),
         {str(k): int(v) for k, v in values["witnessed"].items()},
         [str(name) for name in values["participants"]],
+        [str(name) for name in values.get("by_file", [])],
     )

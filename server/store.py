@@ -31,6 +31,7 @@ class Enrolled:
     name: str
     node_key: str
     keys: audit.keys.PublicKeys
+    next_key: str = ""  # admitted beside node_key until it has connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,11 @@ class Folder:
     def link_database(self) -> Path:
         """Flower's own state: nodes, runs, messages in flight."""
         return self.path / "state" / "link.sqlite"
+
+    @property
+    def traffic(self) -> Path:
+        """Bytes that crossed the public port, as the running SuperLink leaves them."""
+        return self.path / "state" / "traffic.json"
 
     @property
     def release_key(self) -> Path:
@@ -127,8 +133,13 @@ class Folder:
         return {path.stem: read_enrolment(path) for path in revoked} | self.enrolled()
 
     def node_keys(self) -> Mapping[str, str]:
-        """Node keys by site name, for the SuperLink."""
-        return {name: site.node_key for name, site in self.enrolled().items()}
+        """Site names by node key, for the SuperLink; a site that renews its key has two."""
+        return {
+            key: name
+            for name, site in self.enrolled().items()
+            for key in (site.node_key, site.next_key)
+            if key
+        }
 
 
 def create(path: Path, *, name: str, host: str, port: int, control_port: int) -> Folder:
@@ -150,7 +161,9 @@ def create(path: Path, *, name: str, host: str, port: int, control_port: int) ->
         '# Where the public port listens: "0.0.0.0" to reach it from other machines.\n'
         f'bind = "{settings.bind}"\n'
         "# Control and runtime interface, loopback only.\n"
-        f"control_port = {settings.control_port}\n"
+        f"control_port = {settings.control_port}\n\n"
+        "# Numbers for a Prometheus server; 0: off. Nothing asks who reads: keep it on loopback.\n"
+        f'[metrics]\nport = 0\nhost = "{settings.metrics.host}"\n'
     )
     ca = pki.authority(name)
     tls = pki.server(host, ca)
@@ -199,7 +212,7 @@ def read_enrolment(path: Path) -> Enrolled:
         node_key = values["node_key"]
         if not isinstance(node_key, str) or keys.name != values["name"]:
             raise ValueError
-        return Enrolled(str(values["name"]), node_key, keys)
+        return Enrolled(str(values["name"]), node_key, keys, str(values.get("next_node_key", "")))
     except ServerError:
         raise
     except Exception:
@@ -229,6 +242,13 @@ def load_run(path: Path, folder: Folder) -> Run:
     if run.federation.quorum > len(run.federation.institutions):
         raise ServerError(
             f"{path}: the quorum is larger than the number of institutions; lower it",
+            code="quorum",
+        )
+    if not run.federation.quorum >= run.aggregation.least:
+        raise ServerError(
+            f"{path}: {run.aggregation.method} against {run.aggregation.faulty} faulty sites needs "
+            f"a quorum of {run.aggregation.least}; raise federation.quorum or lower "
+            "aggregation.faulty",
             code="quorum",
         )
     return run

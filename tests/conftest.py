@@ -94,7 +94,7 @@ class Federation:
         text = file.read_text()
         for key, value in settings.items():
             shown = f'"{value}"' if isinstance(value, str) else str(value).replace("'", '"')
-            text, count = re.subn(rf"(?m)^{key} = [^#\n]*", f"{key} = {shown} ", text)
+            text, count = re.subn(rf"(?m)^{key} = [^#\n]*", f"{key} = {shown} ", text, count=1)
             assert count, key
         file.write_text(text)
         self.sites[name] = clients.open_folder(self.root / name)
@@ -103,7 +103,7 @@ class Federation:
         """Write RUN.toml: two rounds of one noisy step with everybody, unless changed."""
         values: dict[str, object] = {
             "epsilon": 2.0, "rounds": 2, "steps_per_round": 1, "sample_rate": 0.5, "rank": 2,
-            "quorum": 1, "join_timeout_s": 60.0, "round_timeout_s": 60.0,
+            "quorum": 1, "join_timeout_s": 200.0, "round_timeout_s": 200.0,
             "institutions": sorted(self.sites), "evaluation": "", "method": "ffa-lora",
         }  # fmt: skip
         unknown = changes.keys() - values.keys()

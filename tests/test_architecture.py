@@ -28,8 +28,12 @@ DOORS = {
     "transformers": r"model/\w+\.py",
     "peft": r"model/\w+\.py",
     "dp_accounting": r"privacy/plan\.py",
-    "fastapi": r"client/serving\.py|audit/page\.py",
-    "jinja2": r"audit/page\.py|model/template\.py",
+    "fastapi": r"client/(serving|review_app|gateway/(pages|replies|web))\.py|audit/page\.py",
+    "jinja2": r"audit/page\.py|client/gateway/pages\.py|model/template\.py",
+    "datasketch": r"client/prepare/likeness\.py",
+    "openpyxl": r"client/prepare/tables\.py",
+    "pyarrow": r"client/prepare/tables\.py",
+    "sqlalchemy": r"client/prepare/tables\.py",
 }
 
 

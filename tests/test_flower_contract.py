@@ -44,6 +44,8 @@ METHODS = [
      ["self", "message_ids"]),
     ("flwr.supernode.nodestate.in_memory_nodestate", "InMemoryNodeState", "create_task",
      ["self", "task_type", "run_id"]),
+    ("flwr.supernode.nodestate.in_memory_nodestate", "InMemoryNodeState", "store_message",
+     ["self", "message"]),
     ("flwr.supernode.nodestate.in_memory_nodestate", "InMemoryNodeState", "set_node_id",
      ["self", "node_id"]),
     ("flwr.supernode.nodestate.in_memory_nodestate", "InMemoryNodeState",
@@ -116,6 +118,14 @@ def test_the_loop_waits_through_its_own_time_name() -> None:
     assert "\nimport time\n" in source
     assert "time.sleep(" in source
     assert "from time import" not in source
+
+
+def test_the_longest_pause_between_two_tries_is_a_name_that_is_read_late() -> None:
+    from flwr.supercore.retry import http_retry
+
+    source = inspect.getsource(http_retry.make_simple_http_retry_invoker)
+    assert "lambda: exponential(max_delay=MAX_RETRY_DELAY)" in source
+    assert '"certificate", "ssl", "tls"' in source
 
 
 def test_the_loop_sends_what_the_gated_state_returns() -> None:

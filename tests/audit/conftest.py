@@ -100,7 +100,9 @@ class Federation:
         edited = self.edit(party.name, kind, turn, json.loads(json.dumps(fields)))
         receipt = None
         for each in edited if isinstance(edited, list) else [edited]:
-            if each is not None:
+            if isinstance(each, tuple):  # an event of another kind
+                party.log.append(each[0], each[1])
+            elif each is not None:
                 receipt = party.log.append(kind, each, subjects=subjects, run=run, round=turn)
         return receipt
 
@@ -119,12 +121,14 @@ class Federation:
                 "quorum": self.quorum,
             },
         )
+        self.commit()
         for site in self.sites.values():
             self.prepare(site)
         adapter = digests.arrays_digest(arrays(0))
         for turn in range(self.rounds):
             adapter = self.play_round(turn, adapter)
         self.cut(adapter)
+        self.receive()
         finished = {"outcome": "completed", "rounds": self.rounds, "participants": list(self.names)}
         self.append(hub, "run-finished", finished)
         self.cosign(self.names if self.final_witnesses is None else self.final_witnesses)
@@ -160,8 +164,36 @@ class Federation:
             },
         )
 
+    def commit(self) -> None:
+        size = self.coordinator.log.size
+        self.append(
+            self.coordinator,
+            "watermark-keys",
+            {
+                "tree_size": size,
+                "tree_root": "sha256:" + self.coordinator.log.root(size).hex(),
+                **self.mark,
+            },
+        )
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        return {
+            **{f"{name}_digest": digest(name) for name in ("basis", "table", "detector")},
+            "strength": "0.05",
+            "commitments": [
+                {"recipient": n, "commitment": digest(n)} for n in ("owner", *self.names)
+            ],
+        }
+
     def play_round(self, turn: int, adapter: str) -> str:
         hub, accepted, inputs, notes = self.coordinator, [], [], {}
+        sent = dict.fromkeys(self.names, adapter)
+        if turn:
+            sent = {name: digest(f"copy {turn} {name}") for name in self.names}
+            copies = [{"recipient": n, "adapter_digest": sent[n]} for n in self.names]
+            marked = {"input_adapter": adapter, "copies": copies}
+            self.append(hub, "broadcast-marked", marked, turn=turn)
         for place, (name, site) in enumerate(self.sites.items()):
             if name in self.absent.get(turn, ()):
                 continue
@@ -180,7 +212,7 @@ class Federation:
                     "accountant": "PLD",
                     "delta": DELTA,
                     "ledger_head": digest("head"),
-                    "input_digest": adapter,
+                    "input_digest": sent[name],
                 },
                 turn=turn,
                 subjects=[Subject("update", update)],
@@ -207,7 +239,7 @@ class Federation:
             inputs.append({"institution": name, "update_digest": update})
         output = digests.arrays_digest(arrays(1000 + turn))
         mean = {
-            "method": "mean",
+            "method": "uniform mean of B, A frozen",
             "inputs": inputs,
             "input_adapter": adapter,
             "output_adapter": output,
@@ -239,9 +271,7 @@ class Federation:
             "watermark-committed",
             {
                 "reference_digest": adapter,
-                **{f"{name}_digest": digest(name) for name in ("basis", "table", "detector")},
-                "strength": "0.05",
-                "commitments": [{"recipient": n, "commitment": digest(n)} for n in self.names],
+                **self.mark,
             },
         )
         copies = [
@@ -272,6 +302,12 @@ class Federation:
                 "claims": [{"institution": name, **claim} for name in self.names],
             },
         )
+
+    def receive(self) -> None:
+        for place, (name, site) in enumerate(self.sites.items()):
+            released = digests.safetensors_digest(self.release / "adapter_model.safetensors")
+            own = released if place == 0 else digest(name)
+            self.append(site, "release-received", {"release_digest": own})
 
     def bundle(self, name: str = "bundle") -> Path:
         bundle.write(

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 import privity
 from audit import bundle as bundles
-from audit import keys, trace, watermark
+from audit import cli_mark, keys, mark_keys, watermark
 
 Said = tuple[int, str, str]
 
@@ -74,7 +74,7 @@ def test_a_holding_bundle_says_everything_an_officer_signs_for(say: Any, bundle:
         "consistent: yes",
         "Signatures and witnesses",
         "signed by coordinator hub (key only stated by this bundle, fingerprint ",
-        "log of alpha: 8 entries, witnessed by hub",
+        "log of alpha: 9 entries, witnessed by hub",
         "Privacy budgets, recomputed from the logs",
         "spent of cap 2 (unit patient, adjacency zero-out, delta 1e-05), 2 rounds accepted of 2",
         "release follows from round 1: beta sha256:",
@@ -293,7 +293,7 @@ def test_an_entry_comes_with_a_proof_that_leads_to_the_signed_root(
 
 
 def test_a_damaged_entry_is_not_shown(say: Any, damaged: Path) -> None:
-    codes = {say("show", damaged, "--entry", f"alpha:{i}")[0] for i in range(8)}
+    codes = {say("show", damaged, "--entry", f"alpha:{i}")[0] for i in range(9)}
     assert codes == {4}
 
 
@@ -315,12 +315,15 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     a = {f"m{i}": np.linalg.qr(draw.standard_normal((192, 8)))[0].T for i in range(6)}
     a = {name: np.ascontiguousarray(x, dtype=np.float32) for name, x in a.items()}
     owner, *others = (
-        trace.Key(name, draw.bytes(32), draw.bytes(32))
-        for name in (watermark.OWNER, "alpha", "beta")
+        mark_keys.Key(name, draw.bytes(32), draw.bytes(32)) for name in ("", "alpha", "beta")
     )
-    trace.seal(folder, release="r1", b=b, a=a, scale=2.0, owner=owner, recipients=tuple(others))
+    keys = mark_keys.create(
+        folder, release="r1", scale=2.0, strength=0.05, tree_size=1, tree_root="r",
+        owner=owner, recipients=tuple(others), basis=a,
+    )  # fmt: skip
+    keys.keep_reference(2, {f"{name}.B": x for name, x in b.items()})
     copy = watermark.mark(
-        b, a, scale=2.0, owner=owner.subkey, recipient=others[1].subkey, strength=0.05
+        watermark.Reference.of(b, a, 2.0), owner=owner.subkey, recipient=others[1].subkey
     )
     for name, factor in (("copy", copy), ("other", {n: x[::-1].copy() for n, x in b.items()})):
         (folder / name).mkdir()
@@ -331,36 +334,35 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_detect_names_whose_copy_it_is_and_by_how_much(say: Any, marked: Path) -> None:
-    code, out, err = say("detect", marked / "copy", "--key", marked / trace.KEY_FILE)
+    code, out, err = say("detect", marked / "copy", "--key", marked / mark_keys.KEY_FILE)
     assert (code, err) == (0, "")
     assert "verdict: ATTRIBUTED\ncopy of: beta\n" in out
     assert "key of beta: z " in out
-    assert "tests: 3 keys" in out
+    assert "tests: 6; " in out
+    assert "commitment: not checked" in out
     assert "NO EVIDENCE never means 'not ours'" in out
-    code, out, _ = say("detect", marked / "copy", "--key", marked / trace.KEY_FILE, "--json")
+    code, out, _ = say("detect", marked / "copy", "--key", marked / mark_keys.KEY_FILE, "--json")
     assert code == 0
     found = json.loads(out)
     assert (found["verdict"], found["attributed"]) == ("ATTRIBUTED", ["beta"])
 
 
 def test_a_verdict_is_an_answer_whatever_it_says(say: Any, marked: Path) -> None:
-    code, out, _ = say("detect", marked / "other", "--key", marked / trace.KEY_FILE)
+    code, out, _ = say("detect", marked / "other", "--key", marked / mark_keys.KEY_FILE)
     assert code == 0
     assert "verdict: ATTRIBUTED" not in out
     assert "NO EVIDENCE never means 'not ours'" in out
 
 
 def test_a_probability_is_never_printed_as_zero() -> None:
-    from audit import cli
-
-    assert cli._tiny(0.0) == "<= 1e-300"
-    assert cli._tiny(1e-310) == "<= 1e-300"
-    assert cli._tiny(2.5e-9) == "2.5e-09"
+    assert cli_mark.tiny(0.0) == "<= 1e-300"
+    assert cli_mark.tiny(1e-310) == "<= 1e-300"
+    assert cli_mark.tiny(2.5e-9) == "2.5e-09"
 
 
 def test_detect_without_its_files_is_wrong_usage(say: Any, marked: Path, tmp_path: Path) -> None:
     for words in (
-        (tmp_path / "none", "--key", marked / trace.KEY_FILE),
+        (tmp_path / "none", "--key", marked / mark_keys.KEY_FILE),
         (marked / "copy", "--key", tmp_path / "none"),
     ):
         code, _, err = say("detect", *words)

@@ -15,7 +15,7 @@ import pytest
 
 import privity
 from audit import bundle as bundles
-from audit import formats, index, reading, release_folder
+from audit import formats, index, release_folder, stored
 from audit.entries import Entry
 from audit.errors import AuditError
 from audit.events import Event
@@ -49,7 +49,7 @@ def test_a_sign_off_by_command_is_listed_and_found_to_fit(
     assert say("officer", tmp_path / "x", "--name", "../office")[0] == 2
     code, out, _ = say("sign-off", bundle, "--officer", desk, "--log", "alpha")
     assert code == 0
-    assert "reviewed  alpha 0 to 7  problems 0  verifier ok  fits" in out
+    assert "reviewed  alpha 0 to 8  problems 0  verifier ok  fits" in out
 
     code, out, _ = say("sign-off", bundle, "--officer", desk, "--log", "hub", "--last", 3,
                        "--objected")  # fmt: skip
@@ -122,7 +122,7 @@ def test_a_party_that_signs_off_its_own_log_is_found(
 
 def test_fhir_events_have_what_the_standard_requires(sound: Any, tmp_path: Path) -> None:
     bundle = bundles.read(sound.root / "bundle")
-    count = formats.write(reading.merged(bundle), "fhir", tmp_path / "e.ndjson")
+    count = formats.write(stored.merged(bundle), "fhir", tmp_path / "e.ndjson")
     lines = [json.loads(line) for line in (tmp_path / "e.ndjson").read_text().splitlines()]
 
     assert count == len(lines) > 30
@@ -140,7 +140,7 @@ def test_fhir_events_have_what_the_standard_requires(sound: Any, tmp_path: Path)
 
 def test_ocsf_events_have_what_the_base_event_requires(sound: Any, tmp_path: Path) -> None:
     bundle = bundles.read(sound.root / "bundle")
-    formats.write(reading.merged(bundle), "ocsf", tmp_path / "e.ndjson")
+    formats.write(stored.merged(bundle), "ocsf", tmp_path / "e.ndjson")
     lines = [json.loads(line) for line in (tmp_path / "e.ndjson").read_text().splitlines()]
 
     times = [line["time"] for line in lines]
@@ -155,7 +155,7 @@ def test_an_entry_that_reports_a_problem_is_a_failure_in_every_form(
     federate: Any, tmp_path: Path
 ) -> None:
     bundle = bundles.read(federate(tmp_path / "f", absent={1: ("gamma",)}).play().bundle())
-    record = next(r for r in reading.merged(bundle) if r.entry.problem)
+    record = next(r for r in stored.merged(bundle) if r.entry.problem)
 
     assert formats.fhir(record)["outcome"] == "4"
     assert formats.fhir(record)["outcomeDesc"] == "absent: gamma"
@@ -165,7 +165,7 @@ def test_an_entry_that_reports_a_problem_is_a_failure_in_every_form(
 
 def test_the_table_has_a_line_an_entry_and_no_formula(sound: Any, tmp_path: Path) -> None:
     bundle = bundles.read(sound.root / "bundle")
-    records = list(reading.merged(bundle))
+    records = list(stored.merged(bundle))
     evil = replace(records[0], entry=replace(records[0].entry, name="=cmd"))
     formats.write([*records, evil], "csv", tmp_path / "e.csv")
     with (tmp_path / "e.csv").open(newline="") as stream:

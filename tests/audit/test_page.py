@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from fastapi.testclient import TestClient
 
 from audit import bundle as bundles
-from audit import merkle, note, page, page_run, page_shelf, reading
+from audit import merkle, note, page, page_run, page_shelf, stored
 from audit.canonical import from_base64
 from audit.errors import AuditError
 from audit.page_access import LINK_SECONDS, SESSION_SECONDS, Access
@@ -248,10 +248,10 @@ def test_what_a_visitor_types_is_escaped(client: TestClient) -> None:
 def test_the_entry_shows_a_proof_that_was_checked_and_the_command_that_checks_it_again(
     client: TestClient, federation: Any
 ) -> None:
-    text = client.get("/b/bundle/entry/hub/5").text
+    text = client.get("/b/bundle/entry/hub/6").text
 
     assert "The signature holds" in text
-    assert f"privity audit show {federation.root / 'bundle'} --entry hub:5" in text
+    assert f"privity audit show {federation.root / 'bundle'} --entry hub:6" in text
     assert "update-accepted" in text
 
 
@@ -360,12 +360,12 @@ def test_a_sign_off_is_signed_and_stands_in_the_officers_own_log(
 ) -> None:
     before = bundles.read(books[0].bundle.path).digest
     form = _form(client.get("/b/bundle/signoff").text)
-    asked = {"form": form, "log": "hub", "first": "0", "last": "13", "decision": "reviewed"}
+    asked = {"form": form, "log": "hub", "first": "0", "last": "15", "decision": "reviewed"}
     answer = client.post("/b/bundle/signoff", data=asked, headers={"Origin": BASE})
     assert answer.status_code == 303
 
     (signed,) = officer.listed(books[0].bundle)
-    assert (signed.log, signed.first, signed.last, signed.fits) == ("hub", 0, 13, True)
+    assert (signed.log, signed.first, signed.last, signed.fits) == ("hub", 0, 15, True)
     assert signed.problems == 1
     assert "yes, and only grew since" in client.get("/b/bundle/signoff").text
     assert bundles.read(books[0].bundle.path).digest == before
@@ -424,14 +424,14 @@ def test_bundles_are_found_alone_in_a_folder_and_at_a_coordinator(
 
 def test_a_proof_from_tiles_is_that_of_the_tree(federation: Any) -> None:
     bundle = bundles.read(federation.root / "bundle")
-    leaves = [record.leaf for record in reading.records(bundle, "hub")]
+    leaves = [record.leaf for record in stored.records(bundle, "hub")]
     tree = merkle.Tree(leaves)
 
     for index in range(tree.size):
-        exact = reading.prove(bundle, "hub", index)
+        exact = stored.prove(bundle, "hub", index)
         assert exact.proven.proof == tree.inclusion(index, tree.size)
     for size in range(1, tree.size + 1):
-        assert reading.root(bundle, "hub", size) == tree.root(size)
+        assert stored.root(bundle, "hub", size) == tree.root(size)
 
 
 def test_a_proof_from_tiles_of_several_levels_is_that_of_the_tree(
@@ -440,10 +440,10 @@ def test_a_proof_from_tiles_of_several_levels_is_that_of_the_tree(
     bundle, tree = make_bundle_of(tmp_path, 700)
 
     for index in (0, 255, 256, 511, 512, 600, tree.size - 1):
-        exact = reading.prove(bundle, "solo", index)
+        exact = stored.prove(bundle, "solo", index)
         assert exact.proven.proof == tree.inclusion(index, tree.size)
     for size in (1, 255, 256, 257, 512, 650, tree.size):
-        assert reading.root(bundle, "solo", size) == tree.root(size)
+        assert stored.root(bundle, "solo", size) == tree.root(size)
 
 
 @pytest.fixture
@@ -462,6 +462,6 @@ def make_bundle_of() -> Callable[..., Any]:
         made = bundles.write(
             root / "b", run="r", coordinator=source, sites={}, plan=canonical.encode({})
         )
-        return made, merkle.Tree([record.leaf for record in reading.records(made, "solo")])
+        return made, merkle.Tree([record.leaf for record in stored.records(made, "solo")])
 
     return make

@@ -57,7 +57,7 @@ def test_an_absent_institution_is_no_fault(federate: Any, judge: Any, tmp_path: 
     assert [site.rounds_accepted for site in findings.institutions] == [2, 2, 1]
 
 
-@pytest.mark.parametrize(("size", "code"), [(10**15, "absurd-size"), (20, "wrong-root")])
+@pytest.mark.parametrize(("size", "code"), [(10**15, "absurd-size"), (22, "wrong-root")])
 def test_a_checkpoint_signed_over_something_else_is_found(
     sound: Any, copied: Path, judge: Any, relisted: Any, size: int, code: str
 ) -> None:
@@ -146,8 +146,8 @@ def test_an_earlier_checkpoint_shows_rollback_and_fork(
 
 
 def test_every_damaged_entry_is_listed(copied: Path, judge: Any, relisted: Any) -> None:
-    path = next((copied / "sites" / "alpha" / "tile" / "entries").rglob("*.p")) / "8"
-    entries = tiles.unpack(path.read_bytes(), 8)
+    path = next((copied / "sites" / "alpha" / "tile" / "entries").rglob("*.p")) / "9"
+    entries = tiles.unpack(path.read_bytes(), 9)
     for index in (2, 5):
         entries[index] = entries[index].replace(b'"payload":"e', b'"payload":"f')
     path.write_bytes(tiles.pack(entries))

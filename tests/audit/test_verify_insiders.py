@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from audit import events, keys
+from audit import canonical, events, keys
 
 Fields = dict[str, Any]
 ONE = "sha256:" + "1" * 64
@@ -53,7 +53,38 @@ def codes(findings: Any) -> set[tuple[str, str]]:
     return {(fault.layer, fault.code) for fault in findings.faults}
 
 
+FILE = {"direction": "in", "verdict": "taken", "code": "none", "file_digest": ONE}
+KEY = {"name": "mallory", "node_key_digest": ONE}
+
+
+def beside(party: str, kind: str, other: str, fields: Fields) -> Callable[..., Any]:
+    """An insider whose log has one more event of another kind after the first of a kind."""
+    done: list[int] = []
+
+    def edit(at: str, of: str, in_turn: int | None, given: Fields) -> Fields | list[Any]:
+        if (at, of) != (party, kind) or done:
+            return given
+        done.append(1)
+        return [given, (other, fields)]
+
+    return edit
+
+
 INSIDERS = [
+    # A coordinator that combines in another way, or deals with files and keys of strangers.
+    (
+        change("hub", "aggregation", method="median of each number of B, A frozen"),
+        "meaning",
+        "method-differs",
+    ),
+    (change("hub", "aggregation", method="mean"), "meaning", "method-differs"),
+    (
+        beside("hub", "institution-joined", "exchange", {**FILE, "institution": "mallory"}),
+        "completeness",
+        "stranger",
+    ),
+    (beside("hub", "institution-joined", "exchange", FILE), "completeness", "stranger"),
+    (beside("hub", "institution-joined", "institution-renewed", KEY), "completeness", "stranger"),
     # An institution that understates what it spent, or spends what it never reserved.
     (change("alpha", "budget-reserved", epsilon_after="0.1"), "meaning", "epsilon-differs"),
     (change("alpha", "budget-reserved", epsilon_before="0.1"), "meaning", "epsilon-differs"),
@@ -126,6 +157,58 @@ INSIDERS = [
     (drop("hub", "watermark-embedded"), "meaning", "release-unmarked"),
     (change("hub", "watermark-committed", commitments=[]), "meaning", "mark-uncommitted"),
     (change("hub", "watermark-committed", reference_digest=ONE), "meaning", "reference-differs"),
+    (change("hub", "watermark-committed", strength="0.1"), "meaning", "mark-changed"),
+    (
+        change(
+            "hub",
+            "watermark-committed",
+            commitments=lambda f: [
+                {**row, "commitment": ONE} if row["recipient"] == "beta" else row
+                for row in f["commitments"]
+            ],
+        ),
+        *("meaning", "mark-changed"),
+    ),
+    # Keys made after the fact, ground for a better fit, or edited.
+    (drop("hub", "watermark-keys"), "meaning", "mark-uncommitted"),
+    (change("hub", "watermark-keys", tree_root=ONE), "meaning", "mark-unbound"),
+    (change("hub", "watermark-keys", tree_size=0), "meaning", "mark-unbound"),
+    (repeat("hub", "watermark-keys"), "meaning", "mark-recommitted"),
+    (
+        change("hub", "watermark-keys", commitments=lambda f: f["commitments"][:2]),
+        *("meaning", "mark-uncommitted"),
+    ),
+    (
+        change(
+            "hub",
+            "watermark-keys",
+            commitments=lambda f: [{**row, "commitment": ONE} for row in f["commitments"]],
+        ),
+        *("meaning", "mark-recommitted"),
+    ),
+    # Broadcasts that carry no mark, a shared one, or another one than was logged.
+    (drop("hub", "broadcast-marked", turn=1), "meaning", "broadcast-unmarked"),
+    (change("hub", "broadcast-marked", copies=[]), "meaning", "broadcast-unmarked"),
+    (
+        change(
+            "hub",
+            "broadcast-marked",
+            copies=lambda f: [{**row, "adapter_digest": f["input_adapter"]} for row in f["copies"]],
+        ),
+        *("meaning", "broadcast-unmarked"),
+    ),
+    (
+        change(
+            "hub",
+            "broadcast-marked",
+            copies=lambda f: [
+                {**row, "adapter_digest": f["copies"][0]["adapter_digest"]} for row in f["copies"]
+            ],
+        ),
+        *("meaning", "broadcast-shared"),
+    ),
+    (repeat("hub", "broadcast-marked", turn=1), "meaning", "broadcast-repeated"),
+    (change("hub", "broadcast-marked", input_adapter=ONE), "meaning", "input-differs"),
     (change("hub", "release", reference_digest=ONE), "meaning", "reference-differs"),
     (change("hub", "release", adapter_digest=ONE), "meaning", "adapter-differs"),
     (change("hub", "release", card_digest=ONE), "meaning", "release-differs"),
@@ -237,6 +320,68 @@ def test_a_release_that_the_coordinator_never_logged_is_found(
     assert codes(judge(Side(tmp_path).play().bundle())) == {("meaning", "release-unlogged")}
 
 
+def test_a_site_that_signed_for_anothers_copy_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    class Swapped(federate):  # type: ignore[misc]
+        def receive(self) -> None:
+            for name, of in (("alpha", "beta"), ("beta", "beta")):
+                digest = canonical.digest(of.encode())
+                self.sites[name].log.append("release-received", {"release_digest": digest}, run=RUN)
+
+    found = judge(Swapped(tmp_path).play().bundle())
+    assert codes(found) == {("meaning", "receipt-differs")}
+    assert [fault.sentence.split()[0] for fault in found.faults] == ["alpha"]
+
+
+def test_a_broadcast_logged_after_its_update_came_back_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    held: list[Fields] = []
+
+    def hold(party: str, kind: str, turn: int | None, fields: Fields) -> Fields | None:
+        if kind == "broadcast-marked":
+            held.append(fields)
+            return None
+        if kind == "aggregation" and turn == 1:
+            played.coordinator.log.append("broadcast-marked", held[0], run=RUN, round=1)
+        return fields
+
+    played = federate(tmp_path, edit=hold)
+    assert codes(judge(played.play().bundle())) == {("meaning", "mark-uncommitted")}
+
+
+def test_serving_a_release_that_the_coordinator_never_logged_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    served = {
+        "state": "started", "engine": "embedded", "input_policy": "off", "output_policy": "off",
+        "condition": "idle",
+    }  # fmt: skip
+
+    class Side(federate):  # type: ignore[misc]
+        digest = ONE
+
+        def cut(self, adapter: str) -> None:
+            super().cut(adapter)
+            digest = self.digest or self.released()
+            fields = {**served, "release_digest": digest}
+            self.sites["alpha"].log.append("serving", fields, run=RUN)
+
+        def released(self) -> str:
+            (event,) = self.coordinator.log.entries("release")
+            return str(event.event.fields["adapter_digest"])
+
+    class Honest(Side):
+        digest = ""
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    bad = judge(Side(tmp_path / "a").play().bundle())
+    assert codes(bad) == {("meaning", "release-unlogged")}
+    assert judge(Honest(tmp_path / "b").play().bundle()).ok
+
+
 def test_a_mark_committed_after_it_was_embedded_is_found(
     federate: Any, judge: Any, tmp_path: Path
 ) -> None:
@@ -266,4 +411,4 @@ def test_a_log_that_starts_twice_or_under_other_keys_is_found(
     beta, fresh = other.sites["beta"], keys.create(tmp_path / "fresh", "beta")
     beta.keys = keys.KeyRing("beta", beta.keys.log, beta.keys.event, fresh.witness)
     beta.witness = type(beta.witness)(tmp_path / "w.sqlite", beta.keys)
-    assert codes(judge(other.play().bundle())) == {("bytes", "wrong-start")}
+    assert codes(judge(other.play().bundle())) == {("bytes", "wrong-keys")}

@@ -20,6 +20,7 @@ import privity
 from audit import keys, signing
 from client import listen
 from client.errors import ClientError
+from tests.client.serving_world import Fake, make_release
 
 Said = tuple[int, str, str]
 
@@ -61,7 +62,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stands for the engine; lists the releases that were loaded."""
     seen: list[Path] = []
     stub: Any = ModuleType("client.engine")
-    stub.load = seen.append
+
+    def load(paths: list[Path], settings: Any, *, sampling: Any) -> Fake:
+        del sampling
+        seen.extend(paths)
+        return Fake()
+
+    stub.load = load
     monkeypatch.setitem(sys.modules, "client.engine", stub)
     monkeypatch.setattr(client, "engine", stub, raising=False)
     return seen
@@ -183,6 +190,41 @@ def test_an_address_that_others_reach_is_warned_about(
     assert code == 0
     assert out.startswith("serving r1 on http://0.0.0.0:")
     assert err.startswith("warning: 0.0.0.0 ")
+
+
+def test_further_releases_and_limits_come_from_the_settings(
+    say: Any, release: Path, key: Path, loaded: list[Path], answers: list[Any], tmp_path: Path
+) -> None:
+    other = make_release(tmp_path, "r2", tmp_path / "release.pem")
+    config = tmp_path / "serving.toml"
+    config.write_text('releases = ["r2"]')
+    code, _, err = say(release, "--key", key, "--port", "0", "--config", config)
+    assert (code, err) == (0, "")
+    assert loaded == [release, other]
+    (other / "adapter_model.safetensors").write_bytes(b"Weights")
+    assert say(release, "--key", key, "--port", "0", "--config", config)[0] == 4
+    for text in ('releases = ["none"]', "rows = 3", '[tls]\ncertificate = "c.pem"'):
+        config.write_text(text)
+        code, _, err = say(release, "--key", key, "--port", "0", "--config", config)
+        assert code == 2
+        assert one_sentence(err)
+    config.write_text('[access]\nkeys = "required"')
+    code, _, err = say(release, "--key", key, "--port", "0", "--config", config)
+    assert (code, one_sentence(err)) == (2, True)
+    assert loaded == [release, other]
+
+
+def test_an_upstream_answers_for_a_release_that_verifies(
+    say: Any, release: Path, key: Path, loaded: list[Path], answers: list[Any]
+) -> None:
+    words = ("--key", key, "--port", "0", "--upstream")
+    assert say(release, *words, "http://127.0.0.1:9/v1")[0] == 0
+    assert answers == [{"status": "ok", "model": "r1"}]
+    code, _, err = say(release, *words, "127.0.0.1:9")
+    assert (code, one_sentence(err)) == (2, True)
+    (release / "model.sig").unlink()
+    assert say(release, *words, "http://127.0.0.1:9/v1")[0] == 4
+    assert loaded == []
 
 
 @pytest.mark.parametrize(

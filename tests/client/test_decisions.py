@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import decisions
+import privity
+from client import decisions, trainer
+from client import judge as judge_module
 from client.errors import ClientError
 from client.judge import judge, mechanism
 from client.outbox import Outbox
@@ -18,6 +22,8 @@ from configs.load import check
 from configs.run import Plan
 from configs.site import Site
 from privacy.plan import epsilon
+from privacy.wire import DECLINES
+from server.errors import ServerError
 
 DIGEST = "sha256:" + "0" * 64
 OTHER = "sha256:" + "1" * 64
@@ -37,6 +43,9 @@ def _site(**tables: Any) -> Site:
     return check({"name": "clinic-a", "coordinator": "hub:1", **tables}, Site, "site.toml")
 
 
+LISTED = decisions.digest(_plan())
+
+
 @pytest.mark.parametrize(
     ("plan", "site", "reason"),
     [
@@ -50,10 +59,84 @@ def _site(**tables: Any) -> Site:
         ({}, {"policy": {"max_steps": 3}}, "too-many-steps"),
         ({}, {"policy": {"run_epsilon": 1.9}}, "epsilon-over-policy"),
         ({}, {"budget": {"epsilon": 1.9}}, "epsilon-over-budget"),
+        ({"quorum": 1, "institutions": ["clinic-a", "bank-c"]}, {}, "none"),
+        ({"model": "other"}, {"policy": {"models": ["other"]}}, "none"),
+        ({}, {"policy": {"models": []}}, "model-not-allowed"),
+        ({}, {"policy": {"plans": [DIGEST]}}, "plan-not-listed"),
+        ({}, {"policy": {"plans": [DIGEST, LISTED]}}, "none"),
+        ({"clip_norm": 2.0}, {"policy": {"plans": [LISTED]}}, "plan-not-listed"),
+        ({"noise_multiplier": 2.38541}, {"policy": {"plans": [LISTED]}}, "plan-not-listed"),
+        ({}, {"policy": {"plans": [LISTED], "run_epsilon": 1.0}}, "epsilon-over-policy"),
+        ({}, {"policy": {"plans": [LISTED]}, "budget": {"epsilon": 1.0}}, "epsilon-over-budget"),
+        ({}, {"policy": {"max_steps": 4}}, "none"),
+        ({}, {"policy": {"run_epsilon": 2.0}}, "none"),
     ],
 )
 def test_each_rule_has_its_word(plan: Any, site: Any, reason: str) -> None:
     assert judge(_plan(**plan), _site(**site), spent=(), reserved=False).reason == reason
+
+
+def test_every_reason_is_a_word_of_the_wire() -> None:
+    text = inspect.getsource(judge_module._reason)
+    words = set(re.findall(r'return "([a-z-]+)"', text))
+    assert words <= set(DECLINES)
+    assert len(words) == 8
+
+
+def test_an_acceptable_plan_is_trained_as_it_is_and_another_not_at_all(
+    world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never clamped: what is trained has the proposed numbers, or nothing is trained."""
+    made = world("clinic-a", "strict")
+    made.federation.set("strict", max_steps=1)
+    made.connect()
+    seen: list[Any] = []
+    real = trainer.train
+
+    def train(model: Any, people: Any, start: Any, plan: Any, **more: Any) -> Any:
+        seen.append(plan)
+        return real(model, people, start, plan, **more)
+
+    monkeypatch.setattr(trainer, "train", train)
+    state = made.train(made.federation.run_file())
+    assert seen == [state.plan] * 2
+    assert made.wire.sent("strict", "update") == []
+    assert not made.spent("strict").rows
+    (refused,) = made.events("strict", "request-refused")
+    assert refused.fields["word"] == "too-many-steps"
+    assert refused.fields["plan_digest"] == decisions.digest(state.plan)
+
+
+def test_rules_that_became_stricter_hold_for_a_run_that_was_approved(
+    world: Callable[..., Any],
+) -> None:
+    made = world("clinic-a")
+
+    def stricter(site: str, request: Any) -> None:
+        if request.metadata.group_id == "round-1":
+            made.federation.set(site, max_steps=1)
+            made.wire.stations[site].tasks._folder = made.sites[site]
+
+    made.wire.before = stricter
+    with pytest.raises(ServerError, match="round 2 has 0 of 1"):
+        made.train(made.federation.run_file())
+    assert made.wire.failures("clinic-a") == ["not-approved"]
+    assert made.sites["clinic-a"].ledger().begun("triage") == {0}
+
+
+def test_a_plan_that_was_swapped_before_the_approval_is_not_approved(
+    federation: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    site = federation(["clinic-a"]).sites["clinic-a"]
+    looked_at, swapped = _plan(), _plan(clip_norm=2.0)
+    decisions.remember(site, looked_at)
+    decisions.remember(site, swapped)
+    given = ["client", "approve", str(site.path), "triage", "--digest"]
+    assert privity.main([*given, decisions.digest(looked_at)]) == 3
+    assert "look at it first" in capfd.readouterr().err
+    assert decisions.read(site, swapped) is None
+    assert privity.main([*given, decisions.digest(swapped)]) == 0
+    assert decisions.read(site, swapped) == "approved"
 
 
 def test_the_site_believes_its_own_accountant() -> None:

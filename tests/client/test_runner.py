@@ -97,15 +97,18 @@ def test_a_run_with_a_foreign_bundle_is_not_answered(
     monkeypatch.setattr(runner, "push_task_output", lambda *_: done.append("output"))
     answered: list[Any] = []
 
-    def answer(tasks: Any, message: FlowerMessage) -> FlowerMessage:
+    def answer(tasks: Any, message: FlowerMessage, refusals: Any) -> FlowerMessage:
         answered.append(message)
         return FlowerMessage(RecordDict(), reply_to=message)
 
     monkeypatch.setattr(runner, "answer", answer)
     tasks: Any = None
-    runner._work(tasks, "127.0.0.1:1", "token")
+    noted: list[tuple[str, str]] = []
+    refusals: Any = SimpleNamespace(note=lambda *words: noted.append(words))
+    runner._work(tasks, "127.0.0.1:1", "token", refusals)
     assert done == ["output", "closed"]
     assert bool(answered) is own
     assert pushed[0].has_error() is not own
     if not own:
         assert pushed[0].error.reason == "refused-by-gate"
+    assert noted == ([] if own else [("task", "refused-by-gate")])

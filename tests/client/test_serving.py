@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
-import threading
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the test client warns about its own HTTP library
-    from fastapi.testclient import TestClient
-
-from audit import signing
+from audit import response, signing
 from client import serving
 from client.errors import ClientError
-
-SECRET = "Zebulon Quartermaine 4711"
-ASK = {"model": "r1", "messages": [{"role": "user", "content": SECRET}]}
-
-
-@dataclass(frozen=True)
-class Answer:
-    text: str = "the cards desk"
-    prompt_tokens: int = 7
-    completion_tokens: int = 3
-    finished: bool = True
-
-
-class Fake:
-    def __init__(self) -> None:
-        self.calls: list[tuple[Sequence[Mapping[str, str]], dict]] = []
-        self.fault: Exception | None = None
-
-    def chat(self, messages, **settings) -> Answer:
-        self.calls.append((messages, settings))
-        if self.fault is not None:
-            raise self.fault
-        return Answer()
+from client.gateway import guard
+from client.gateway.question import Busy, Failed, Unservable
+from tests.client.serving_world import ASK, SECRET, Fake, make_app, make_release, near
 
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    folder = tmp_path / "r1"
-    folder.mkdir()
-    (folder / "release.json").write_text('{"format": 1, "release": "r1"}')
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    signing.create_key(tmp_path / "key")
-    signing.sign_folder(folder, tmp_path / "key")
-    return folder
+    return make_release(tmp_path, "r1", tmp_path / "key")
 
 
 @pytest.fixture
@@ -66,11 +36,11 @@ def engine() -> Fake:
 
 
 @pytest.fixture
-def client(release: Path, key: Path, engine: Fake) -> TestClient:
-    return TestClient(serving.create_app(release, key=key, load=lambda: engine))
+def client(tmp_path: Path, engine: Fake) -> Any:
+    return near(make_app(tmp_path, engine))
 
 
-def never() -> Fake:
+def never(paths: Any) -> Fake:
     raise AssertionError("loaded before it verified")
 
 
@@ -90,17 +60,17 @@ def test_a_release_that_does_not_verify_is_not_even_loaded(release, key, tmp_pat
         (release / "release.json").write_text('{"format": 2, "release": "r1"}')
         signing.sign_folder(release, tmp_path / "key")
     with pytest.raises(ClientError) as caught:
-        serving.create_app(release, key=key, load=never)
+        serving.create_app([release], key=key, load=never)
     assert caught.value.exit_code == 4
 
 
-def test_the_model_is_listed_under_the_release_id(client: TestClient) -> None:
+def test_the_model_is_listed_under_the_release_id(client: Any) -> None:
     assert client.get("/health").json() == {"status": "ok", "model": "r1"}
     listed = client.get("/v1/models").json()
-    assert [model["id"] for model in listed["data"]] == ["r1"]
+    assert [model["id"] for model in listed["data"]] == ["r1", "base"]
 
 
-def test_a_completion_has_openais_shape(client: TestClient, engine: Fake) -> None:
+def test_a_completion_has_openais_shape(client: Any, engine: Fake) -> None:
     answer = client.post(
         "/v1/chat/completions",
         json={**ASK, "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "user": "u", "n": 1},
@@ -111,23 +81,20 @@ def test_a_completion_has_openais_shape(client: TestClient, engine: Fake) -> Non
     assert body["choices"][0]["message"] == {"role": "assistant", "content": "the cards desk"}
     assert body["choices"][0]["finish_reason"] == "stop"
     assert body["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    assert engine.calls == [
-        (
-            [{"role": "user", "content": SECRET}],
-            {"max_new_tokens": 9, "temperature": 0.5, "top_p": 0.9},
-        )
-    ]
+    (asked,) = engine.calls
+    assert (asked.max_new_tokens, asked.temperature, asked.top_p) == (9, 0.5, 0.9)
+    assert asked.messages == ({"role": "user", "content": SECRET},)
 
 
-def test_text_parts_are_joined(client: TestClient, engine: Fake) -> None:
+def test_text_parts_are_joined(client: Any, engine: Fake) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     client.post(
         "/v1/chat/completions", json={**ASK, "messages": [{"role": "user", "content": parts}]}
     )
-    assert engine.calls[0][0] == [{"role": "user", "content": "a\nb"}]
+    assert engine.calls[0].messages == ({"role": "user", "content": "a\nb"},)
 
 
-def test_a_stream_spells_the_same_answer(client: TestClient) -> None:
+def test_a_stream_spells_the_same_answer(client: Any) -> None:
     answer = client.post(
         "/v1/chat/completions",
         json={**ASK, "stream": True, "stream_options": {"include_usage": True}},
@@ -159,7 +126,7 @@ def test_a_stream_spells_the_same_answer(client: TestClient) -> None:
     ],
 )
 def test_a_bad_request_is_an_openai_error_without_its_text(
-    client: TestClient, engine: Fake, change: dict, status: int, code: str
+    client: Any, engine: Fake, change: dict, status: int, code: str
 ) -> None:
     answer = client.post("/v1/chat/completions", json={**ASK, **change})
     assert answer.status_code == status
@@ -171,7 +138,7 @@ def test_a_bad_request_is_an_openai_error_without_its_text(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 20_000, b"\xff", SECRET.encode(), b"NaN"])
-def test_a_body_that_is_not_a_request_is_refused(client: TestClient, body: bytes) -> None:
+def test_a_body_that_is_not_a_request_is_refused(client: Any, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = client.post("/v1/chat/completions", content=body, headers=headers)
     assert answer.status_code == 400
@@ -179,7 +146,7 @@ def test_a_body_that_is_not_a_request_is_refused(client: TestClient, body: bytes
     assert SECRET not in answer.text
 
 
-def test_unknown_places_and_methods_are_openai_errors(client: TestClient) -> None:
+def test_unknown_places_and_methods_are_openai_errors(client: Any) -> None:
     assert client.get("/v1/files").json()["error"]["code"] == "not_found"
     assert client.get("/v1/chat/completions").status_code == 405
     for path in ("/docs", "/redoc", "/openapi.json"):
@@ -187,7 +154,7 @@ def test_unknown_places_and_methods_are_openai_errors(client: TestClient) -> Non
 
 
 def test_a_body_over_the_limit_is_refused_even_without_a_length(client, engine) -> None:
-    big = json.dumps({**ASK, "user": "x" * serving.LARGEST_REQUEST_BYTES}).encode()
+    big = json.dumps({**ASK, "x": "x" * guard.LARGEST_REQUEST_BYTES}).encode()
     headers = {"content-type": "application/json"}
 
     def pieces():
@@ -201,45 +168,127 @@ def test_a_body_over_the_limit_is_refused_even_without_a_length(client, engine) 
     assert engine.calls == []
 
 
-def test_what_the_model_cannot_serve_is_the_callers_error(client, engine) -> None:
-    engine.fault = ValueError(SECRET)
-    answer = client.post("/v1/chat/completions", json=ASK)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unservable")
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        (Unservable("too-long"), 400, "unservable"),
+        (Busy(7), 429, "busy"),
+        (Failed("unreachable"), 502, "bad_gateway"),
+        (RuntimeError(SECRET), 500, "internal"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_goes_wrong_has_its_status_and_quotes_nothing(
+    client: Any, engine: Fake, fault: Exception, status: int, code: str, stream: bool
+) -> None:
+    engine.faults["r1"] = fault
+    answer = client.post("/v1/chat/completions", json={**ASK, "stream": stream})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert SECRET not in answer.text
+    assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
+    engine.faults.clear()
+    assert client.post("/v1/chat/completions", json=ASK).status_code == 200
+
+
+def test_neither_logs_nor_errors_hold_the_prompt(
+    client: Any, engine: Fake, caplog: Any, capfd: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    client.post("/v1/chat/completions", json=ASK)
+    engine.faults["base"] = RuntimeError(f"could not answer {SECRET}")
+    answer = client.post("/v1/chat/completions", json={**ASK, "model": "base"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    seen = answer.text + caplog.text + "".join(capfd.readouterr())
+    seen += client.get("/metrics").text
+    assert "RuntimeError" in seen
+    assert SECRET not in seen
+
+
+def test_a_text_is_continued_in_the_shape_of_completions(client: Any, engine: Fake) -> None:
+    asked = {"model": "r1", "prompt": "Dear", "max_tokens": 5, "stop": "."}
+    body = client.post("/v1/completions", json=asked).json()
+    assert body["object"] == "text_completion"
+    assert body["choices"][0]["text"] == "the cards desk"
+    assert engine.calls[0].raw
+    assert engine.calls[0].stops == (".",)
+    answer = client.post("/v1/completions", json={**asked, "stream": True})
+    events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    said = [json.loads(event)["choices"][0]["text"] for event in events[:-1]]
+    assert "".join(said) == "the cards desk"
+
+
+def test_an_answer_that_breaks_off_in_a_stream_ends_with_an_error(client: Any) -> None:
+    class Breaks(Fake):
+        async def answer(self, question: Any) -> Any:
+            async for part in super().answer(question):
+                yield part
+                raise RuntimeError(SECRET)
+
+    engine = Breaks()
+    client.app.state.running.service.engine = engine
+    answer = client.post("/v1/chat/completions", json={**ASK, "stream": True})
+    last = [line for line in answer.text.split("\n\n") if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal"
     assert SECRET not in answer.text
 
 
-def test_neither_logs_nor_errors_hold_the_prompt(client, engine, caplog, capfd) -> None:
-    caplog.set_level(logging.DEBUG)
-    client.post("/v1/chat/completions", json=ASK)
-    engine.fault = RuntimeError(f"could not answer {SECRET}")
+def test_a_service_that_drains_is_not_ready_and_takes_nothing(client: Any, engine: Fake) -> None:
+    assert client.get("/health/ready").status_code == 200
+    running = client.app.state.running
+    server = serving._Server(serving.uvicorn.Config(client.app), running.service)
+    server.handle_exit(signal.SIGTERM, None)
+    assert server.should_exit
+    assert client.get("/health/ready").status_code == 503
+    assert client.get("/health/live").status_code == 200
     answer = client.post("/v1/chat/completions", json=ASK)
-    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
-    seen = answer.text + caplog.text + "".join(capfd.readouterr())
-    assert "RuntimeError" in seen
-    assert SECRET not in seen
-    engine.fault = None
-    assert client.post("/v1/chat/completions", json=ASK).status_code == 200
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+    assert engine.calls == []
 
 
-def test_a_crowd_is_turned_away_and_served_again_later(release, key, monkeypatch) -> None:
-    monkeypatch.setattr(serving, "_WAITING", 1)
-    inside, go = threading.Event(), threading.Event()
+def test_labels_of_the_settings_close_every_chat(tmp_path: Path, engine: Fake) -> None:
+    client = near(make_app(tmp_path, engine, engine={"labels": ["yes", "no"]}))
+    client.post("/v1/chat/completions", json=ASK)
+    client.post("/v1/chat/completions", json={**ASK, "structured_outputs": {"choice": ["a", "b"]}})
+    client.post("/v1/completions", json={"model": "r1", "prompt": "x"})
+    assert [question.choices for question in engine.calls] == [("yes", "no"), ("a", "b"), ()]
 
-    class Slow(Fake):
-        def chat(self, messages, **settings) -> Answer:
-            inside.set()
-            assert go.wait(10)
-            return Answer()
 
-    client = TestClient(serving.create_app(release, key=key, load=Slow))
-    first: list[int] = []
-    thread = threading.Thread(
-        target=lambda: first.append(client.post("/v1/chat/completions", json=ASK).status_code)
+def test_answers_come_with_a_record_that_the_institution_signed(
+    tmp_path: Path, federation: Callable[..., Any]
+) -> None:
+    folder = federation(("clinic-a",)).sites["clinic-a"]
+    site = serving.Site.of(folder)
+    public = folder.keys().event.public_key().public_bytes_raw()
+    client = near(make_app(tmp_path, Fake(), site=site))
+    for temperature, marked in ((0.0, False), (0.8, True)):
+        body = client.post("/v1/chat/completions", json={**ASK, "temperature": temperature}).json()
+        record = response.check(body["privity"], public, answer="the cards desk")
+        assert record["release"] == "r1"
+        assert record["text_mark"]["marked"] is marked
+        streamed = client.post(
+            "/v1/chat/completions", json={**ASK, "temperature": temperature, "stream": True}
+        ).text
+        last = json.loads(streamed.split("data: ")[-2])
+        again = response.check(last["privity"], public, answer="the cards desk")
+        assert again["text_mark"] == record["text_mark"]
+    # One of a few given answers leaves no word to choose; without a folder nobody signs.
+    bound = {**ASK, "temperature": 0.8, "structured_outputs": {"choice": ["the cards desk"]}}
+    body = client.post("/v1/chat/completions", json=bound).json()
+    assert response.check(body["privity"], public, answer="the cards desk")["text_mark"] == {
+        "marked": False,
+        "reason": "temperature 0 leaves no choice to mark",
+    }
+    assert (
+        "privity"
+        not in near(make_app(tmp_path, Fake())).post("/v1/chat/completions", json=ASK).json()
     )
-    thread.start()
-    assert inside.wait(10)
-    assert client.post("/v1/chat/completions", json=ASK).status_code == 429
-    go.set()
-    thread.join(10)
-    assert first == [200]
-    assert client.post("/v1/chat/completions", json=ASK).status_code == 200
+
+
+def test_the_institution_can_leave_its_answers_unmarked(
+    tmp_path: Path, federation: Callable[..., Any]
+) -> None:
+    site = serving.Site.of(federation(("clinic-a",)).sites["clinic-a"])
+    client = near(make_app(tmp_path, Fake(), site=site, engine={"mark_text": False}))
+    body = client.post("/v1/chat/completions", json={**ASK, "temperature": 0.8}).json()
+    text = json.loads(base64.b64decode(body["privity"]["payload"]))["text_mark"]
+    assert text == {"marked": False, "reason": "this service has no text key"}

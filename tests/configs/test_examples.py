@@ -10,15 +10,19 @@ import pytest
 from pydantic import BaseModel
 
 from configs.load import load
+from configs.prepare import Recipe
 from configs.run import Run, Table
+from configs.serving import Serving
 from configs.site import Site
 from configs.thresholds import Thresholds
 
 FOLDER = Path(__file__).parents[2] / "configs"
 EXAMPLES: list[tuple[str, type[Table]]] = [
     ("run.example.toml", Run),
+    ("serving.example.toml", Serving),
     ("site.example.toml", Site),
     ("thresholds.example.toml", Thresholds),
+    ("prepare.example.toml", Recipe),
 ]
 # What has no value before a person gives it one.
 OPEN = {"model.digest"}

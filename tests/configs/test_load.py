@@ -224,6 +224,8 @@ def test_both_factors_are_trained_at_one_institution_only() -> None:
     two = {**one, "institutions": ["clinic-a", "clinic-b"]}
     with pytest.raises(ConfigError, match="mean of factors"):
         check({**wish, "federation": two}, Run, "RUN.toml")
+    with pytest.raises(ConfigError, match="compares institutions"):
+        check({**wish, "federation": one, "aggregation": {"method": "median"}}, Run, "RUN.toml")
 
 
 @pytest.mark.parametrize(

@@ -127,9 +127,9 @@ def test_nothing_of_a_record_is_in_messages_logs_folders_bundle_or_output(
         ]  # fmt: skip
         lines.append(f"{{{CANARY} broken json")
         folder.data.write_text("\n".join(lines) + "\n")
-    from client import tasks
+    from client import trainer
 
-    real = tasks.train
+    real = trainer.train
 
     def train(model: Any, people: Any, start: Any, plan: Any, **more: Any) -> Any:
         if world.events("hub", "round-closed"):
@@ -137,13 +137,13 @@ def test_nothing_of_a_record_is_in_messages_logs_folders_bundle_or_output(
         return real(model, people, start, plan, **more)
 
     run = world.federation.run_file(quorum=1)
-    monkeypatch.setattr(tasks, "train", train)
+    monkeypatch.setattr(trainer, "train", train)
     with pytest.raises(ServerError, match="round 2 has 0 of 1"):
         world.train(run)
     assert world.wire.failures("clinic-a") == ["failed"]
     crossings = list(world.wire.crossings)
     # A crashed round is spent, so this run stays short of a release; another one gets there.
-    monkeypatch.setattr(tasks, "train", real)
+    monkeypatch.setattr(trainer, "train", real)
     for name in world.sites:
         world.federation.set(name, epsilon=4.0)
     world.connect()
@@ -265,7 +265,7 @@ def test_each_rule_of_a_site_declines_with_its_own_word(world: Make) -> None:
 
 def test_a_lost_quorum_ends_with_exit_code_3_and_resume_goes_on(world: Make) -> None:
     made = world()
-    run = made.federation.run_file(quorum=2, round_timeout_s=0.5)
+    run = made.federation.run_file(quorum=2, round_timeout_s=3.0)
     made.wire.before = _once(
         lambda: made.wire.silent.add("clinic-b"), lambda _, r: r.metadata.group_id == "round-1"
     )

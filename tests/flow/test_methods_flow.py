@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from audit import trace
+from audit import mark_keys, trace
 from client import released as releases
 from server.errors import ServerError
 
@@ -39,8 +39,35 @@ def test_a_run_ends_in_a_plain_lora_that_verifies_and_is_traced(
     loaded = releases.load(one)
     with loaded.arm(tuned=True) as model:
         assert model is not None
-    traced = trace.detect_folder(one, Path(done["watermark_key"]))
+    keys = mark_keys.read(Path(done["watermark_key"]))
+    traced = trace.suspect(one, keys)
     assert traced.attributed == ("clinic-a",), traced
+    # What the rounds sent has no mark: the log says so, and the verifier tells the reader.
+    (committed,) = made.events("hub", "watermark-keys")
+    assert committed.fields["broadcasts"] == "unmarked"
+    assert not made.events("hub", "broadcast-marked")
+    assert any("sent without a mark" in line for line in found.notices)
+
+
+def test_a_small_machine_trains_fewer_columns_of_r(world: Make) -> None:
+    made = world("clinic-a", "clinic-b")
+    made.federation.set("clinic-b", columns=1)
+    made.connect()
+    run = made.federation.run_file(method="lora-xs")
+    state = made.train(run)
+    assert made.verify(made.release(run)).ok
+    assert [e.fields.get("columns") for e in made.events("clinic-b", "dp-training")] == [1, 1]
+    arrays = made.wire.sent("clinic-b", "update")[0].arrays
+    assert all(array.shape == (2, 1) for array in arrays.values())
+    assert all(array.shape == (2, 2) for array in state.adapter(2).values())
+
+
+def test_a_machine_that_trains_fewer_columns_declines_both_factors(world: Make) -> None:
+    made = world("clinic-a")
+    made.federation.set("clinic-a", columns=1)
+    made.connect()
+    with pytest.raises(ServerError, match="needs-all-columns"):
+        made.train(made.federation.run_file(method="lora"))
 
 
 def test_a_run_on_preferences_trains_pairs_from_the_records(world: Make) -> None:

@@ -40,7 +40,7 @@ class Machine:
     def command(self, *arguments: object, code: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "privity", *map(str, arguments)],
-            env=self.environment, capture_output=True, text=True, timeout=240, check=False,
+            env=self.environment, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
         assert done.returncode == code, (arguments, done.returncode, done.stderr)
         return done.stdout if code == 0 else done.stderr

@@ -29,11 +29,14 @@ class Station:
 
     def __init__(self, folder: Any, node_id: int) -> None:
         from client.gate import GatedFactory
+        from client.refusals import Refusals
         from client.tasks import Tasks
+        from client.trainer import Trainer
 
         self.folder = folder
         self.node_id = node_id
-        self.tasks = Tasks(folder)
+        self.tasks = Tasks(folder, Trainer(folder))
+        self.refusals = Refusals(folder)
         self.state: Any = GatedFactory(folder).state()
         self.state.set_node_id(node_id)
 
@@ -61,7 +64,7 @@ class Station:
         given = inflate_object_from_contents(identifier, _contents(store, identifier))
         given.metadata.__dict__["_message_id"] = identifier
         store.delete(identifier)
-        reply = runner.answer(self.tasks, given)
+        reply = runner.answer(self.tasks, given, self.refusals)
         if tamper is not None:
             reply = tamper(reply)
         reply.metadata.__dict__["_message_id"] = reply.object_id

@@ -44,14 +44,17 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def attached(method: str, tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def attached(
+    method: str, tiny_home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Any:
     monkeypatch.setenv("PRIVITY_HOME", str(tiny_home))
     base = base_model.load(catalog.find("tiny-llama"), threads=1)
     with torch.no_grad():  # at the usual scale of 0.02 nothing depends on anything
         for parameter in base.model.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(8)
-    model = adapter.attach(base, spec(plan(method).adapter))
+    few = getattr(request, "param", None)
+    model = adapter.attach(base, spec(plan(method).adapter), columns=few)
     draws = np.random.default_rng(1)  # away from zero, where not every factor has a gradient
     arrays = {
         name: (0.1 * draws.normal(size=array.shape)).astype(np.float32)
@@ -84,11 +87,11 @@ def test_each_persons_gradient_is_the_plain_one(attached: Any, method: str) -> N
     free = plan(method, clip_norm=1e6, noise_multiplier=1e-18, training={"label_smoothing": 0.1})
     total = moved(attached, CROWD, free)
     plain = torch.zeros_like(total)
-    weights = adapter._trained(attached)
+    weights = [factor.weight for factor in adapter._trained(attached).values()]
     for one in CROWD:
         # The clipping bound is so far away that flat clipping leaves the gradient as it is.
         losses = prompts.loss(attached, list(one), smoothing=0.1).sum()
-        gradients = torch.autograd.grad(losses, list(weights.values()))
+        gradients = torch.autograd.grad(losses, weights)
         plain += torch.cat([gradient.flatten() for gradient in gradients]).double()
     assert (total - plain).norm() <= 1e-4 * plain.norm()
 
@@ -101,6 +104,23 @@ def test_taking_a_person_away_moves_the_sum_by_at_most_c(attached: Any, method: 
         change = (whole - moved(attached, rest, wanted)).norm()
         assert change <= 0.05 * (1 + 1e-6) + 1e-5 * whole.norm()
         assert change > 0.02  # clipped, not gone
+
+
+@pytest.mark.parametrize(
+    ("method", "attached"), [("ffa-lora", 3), ("lora-xs", 3)], indirect=["method", "attached"]
+)
+def test_of_fewer_columns_each_persons_gradient_is_that_part_of_the_plain_one(
+    attached: Any, method: str
+) -> None:
+    free = plan(method, clip_norm=1e6, noise_multiplier=1e-18)
+    total = moved(attached, CROWD, free)
+    parts = [factor.trained.weight for factor in adapter._trained(attached).values()]
+    plain = torch.zeros_like(total)
+    for one in CROWD:
+        gradients = torch.autograd.grad(prompts.loss(attached, list(one)).sum(), parts)
+        plain += torch.cat([gradient.flatten() for gradient in gradients]).double()
+    assert (total - plain).norm() <= 1e-4 * plain.norm()
+    assert {part.shape[1] for part in parts} == {3}
 
 
 def test_it_learns_a_response(attached: Any, method: str) -> None:
@@ -142,11 +162,11 @@ def test_each_persons_gradient_of_a_preference_is_the_plain_one(attached: Any, m
     crowd: Any = pairs(attached)
     free = plan(method, clip_norm=1e6, noise_multiplier=1e-18, training=PREFERENCE)
     total = moved(attached, crowd, free)
-    weights = adapter._trained(attached)
+    weights = [factor.weight for factor in adapter._trained(attached).values()]
     plain = torch.zeros_like(total)
     for (one,) in crowd:
         losses = preferences.loss(attached, [one], beta=0.5).sum()
-        gradients = torch.autograd.grad(losses, list(weights.values()))
+        gradients = torch.autograd.grad(losses, weights)
         plain += torch.cat([gradient.flatten() for gradient in gradients]).double()
     assert (total - plain).norm() <= 1e-4 * plain.norm()
 

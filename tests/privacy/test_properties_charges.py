@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from client import tasks as site_tasks
 from client import train as site_training
+from client.trainer import Trainer
 from privacy import dpsgd, ledger, plan
 from privacy.errors import RoundSpent
 from privacy.ledger import Ledger
@@ -126,12 +127,12 @@ def test_what_a_site_draws_is_what_its_plan_ledger_and_log_say_and_what_it_sends
 def test_a_site_charges_plan_and_round_before_it_opens_a_record_and_never_gives_back(
     world: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from client import people
+    from client import people, trainer
 
     made = world("clinic-a")
     seen: list[str] = []
     for owner, name in ((ledger.Ledger, "reserve"), (ledger.Ledger, "begin_round"),
-                        (people, "read"), (site_tasks, "train")):  # fmt: skip
+                        (people, "read"), (trainer, "train")):  # fmt: skip
         real = getattr(owner, name)
 
         def told(*given: Any, name: str = name, real: Any = real, **more: Any) -> Any:
@@ -157,7 +158,7 @@ _SITE = """
 import os, sys, time
 from pathlib import Path
 from safetensors.numpy import load
-from client import folder, people, tasks
+from client import folder, people, tasks, trainer
 from privacy.csprng import Csprng
 from privacy.scrub import Scrubbed
 from privacy.wire import Message
@@ -181,7 +182,9 @@ def telling(self, shape, std):
 
 Csprng.normal = telling
 header, arrays = (Path(name).read_bytes() for name in sys.argv[3:])
-tasks.Tasks(folder.open_folder(Path(sys.argv[1]))).answer(Message("round", header, load(arrays)))
+opened = folder.open_folder(Path(sys.argv[1]))
+site = tasks.Tasks(opened, trainer.Trainer(opened))
+site.answer(Message("round", header, load(arrays)))
 """
 
 
@@ -224,7 +227,7 @@ def test_a_site_that_is_killed_in_a_round_has_been_charged_for_what_it_drew(
         [Mechanism(row.noise_multiplier, row.sample_rate, 50)], delta=DELTA
     )
     with pytest.raises(RoundSpent):
-        site_tasks.Tasks(folder).answer(message)
+        site_tasks.Tasks(folder, Trainer(folder)).answer(message)
 
 
 # -- what is released -----------------------------------------------------------------------------

@@ -256,7 +256,7 @@ def test_global_seeds_reproduce_neither_noise_nor_batches_nor_notes(
 
 
 _PATH = ("privacy/csprng.py", "privacy/dpsgd.py", "privacy/trainable.py", "client/train.py",
-         "client/tasks.py")  # fmt: skip
+         "client/tasks.py", "client/trainer.py")  # fmt: skip
 _SEEDED = {"seed", "manual_seed", "generator", "random_state", "default_rng", "Generator",
            "RandomState", "fork_rng", "set_rng_state", "noise_generator"}  # fmt: skip
 _DRAWS = {"normal", "normal_", "randn", "randn_like", "rand", "rand_like", "randint", "randperm",

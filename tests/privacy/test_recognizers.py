@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from privacy import medical, naming, patterns, recognizers
+from privacy import medical, naming, patterns, recognizers, search
 from privacy.normalise import known_script_share, normalise
 from privacy.spans import Hit, resolve
 
@@ -90,10 +90,34 @@ def test_flags_are_those_that_see_a_number_next_to_a_chinese_character():
 
 
 def test_a_pattern_that_takes_too_long_raises_instead_of_finding_nothing(monkeypatch):
-    monkeypatch.setattr(recognizers, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(search, "CPU_S", 0.01)
     slow = patterns.Pattern("PERSON", "slow", r"(?:a+)+(?:a+)+(?:a+)+b(?<!ab)", 0.5, needs="")
     with pytest.raises(TimeoutError):
         recognizers.Numbers("PERSON", [slow]).analyze("a" * 5_000, ["PERSON"])
+
+
+def test_a_search_that_was_only_kept_waiting_gets_a_second_chance(monkeypatch):
+    # Time on the wall runs out at once, time of the processor does not.
+    limits = []
+
+    class Slow:
+        def finditer(self, text, timeout):
+            limits.append(timeout)
+            if len(limits) == 1:
+                raise TimeoutError
+            return iter(["found"])
+
+    assert search.matches(Slow(), "text") == ["found"]
+    assert limits == [search.CPU_S, search.WALL_S]
+
+
+def test_a_search_that_is_slow_twice_raises():
+    class Stuck:
+        def finditer(self, text, timeout):
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        search.matches(Stuck(), "text")
 
 
 def test_pattern_names_are_unique_and_scores_are_inside_their_bounds():

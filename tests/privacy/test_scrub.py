@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo import generate
-from privacy import recognizers, scrub
+from privacy import lac, recognizers, scrub, scrub_models
 from privacy.errors import Quarantined
-from privacy.scrub import Scrubber, ScrubberError
+from privacy.lac import ModelFault
+from privacy.scrub import Scrubber
 
 SECRET = b"s" * 32
 
@@ -116,23 +117,36 @@ def test_any_recogniser_that_fails_holds_the_text_back(scrubber, monkeypatch, at
     assert chained is None
 
 
-def test_a_model_that_fails_on_one_text_takes_no_neighbour_along(monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(ValueError("Ann Bell"), "detector-failed"), (TimeoutError(), "timeout")],
+)
+@pytest.mark.parametrize("part", ["_open_english", "_open_chinese"])
+def test_a_model_that_fails_on_one_text_takes_no_neighbour_along(monkeypatch, part, fault, code):
     own = Scrubber.load(secret=SECRET)
-    own.scrub("Ann Bell", person="p")
-    real = own._model
+    real = getattr(own._engine, part)()
 
     class Broken:
         def pipe(self, texts, batch_size):
+            return real.pipe(self._judge(texts), batch_size=batch_size)
+
+        def many(self, texts):
+            return real.many(self._judge(texts))
+
+        def _judge(self, texts):
             texts = list(texts)
             if any("poison" in text for text in texts):
-                raise ValueError(texts)
-            return real.pipe(texts, batch_size=batch_size)
+                raise fault
+            return texts
 
-    monkeypatch.setattr(own, "_model", Broken())
-    good, bad, after = own.scrub_many(["Ann Bell", "poison Ann", "Carl Jones"], ["p"] * 3)
+    monkeypatch.setattr(own._engine, part, Broken)
+    good, bad, after = own.scrub_many(
+        ["Ann Bell 王小明", "poison Ann Bell 王小明", "Carl Jones 王小明"], ["p"] * 3
+    )
     assert not isinstance(good, Quarantined)
     assert isinstance(bad, Quarantined)
-    assert bad.code == "detector-failed"
+    assert bad.code == code
+    assert "Bell" not in str(bad)
     assert not isinstance(after, Quarantined)
 
 
@@ -159,29 +173,73 @@ def test_no_socket_is_opened_and_nothing_is_downloaded(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket.socket, "connect_ex", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(scrub.spacy.cli, "download", refuse)
+    monkeypatch.setattr(scrub_models.spacy.cli, "download", refuse)
     own = Scrubber.load(secret=SECRET)
     text = "Maria Lopez, maria@example.com, https://example.com/x, 617-555-2831, 10.0.0.1"
     assert own.scrub(text, person="p").counts["EMAIL_ADDRESS"] == 1
 
 
 def test_a_model_whose_files_differ_is_refused(monkeypatch):
-    monkeypatch.setattr(scrub, "MODEL_DIGEST", "sha256:" + "0" * 64)
-    with pytest.raises(ScrubberError) as caught:
+    monkeypatch.setattr(scrub_models, "MODEL_DIGEST", "sha256:" + "0" * 64)
+    with pytest.raises(ModelFault) as caught:
         Scrubber.load(secret=SECRET)
     assert caught.value.exit_code == 4
 
 
 def test_a_missing_model_is_refused(monkeypatch):
-    monkeypatch.setattr(scrub, "MODEL_PACKAGE", "no_such_model")
-    with pytest.raises(ScrubberError, match="not installed"):
+    monkeypatch.setattr(scrub_models, "MODEL_PACKAGE", "no_such_model")
+    with pytest.raises(ModelFault, match="not installed"):
         Scrubber.load(secret=SECRET)
 
 
-def test_chinese_alone_needs_no_model(monkeypatch):
-    monkeypatch.setattr(scrub, "MODEL_PACKAGE", "no_such_model")
+@pytest.mark.parametrize("name", sorted(lac.FILES))
+@pytest.mark.parametrize("fault", ["missing", "altered"])
+def test_chinese_without_its_own_files_is_refused(monkeypatch, tmp_path, name, fault):
+    root = lac.folder()
+    for file in lac.FILES:
+        (tmp_path / file).symlink_to(root / file)
+    (tmp_path / name).unlink()
+    if fault == "altered":
+        content = bytearray((root / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelFault, match=name):
+        lac.Lac(tmp_path)
+
+
+def test_a_missing_chinese_model_is_refused_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(lac, "PACKAGE", "no_such_model")
+    for language in ("zh", "auto"):
+        with pytest.raises(ModelFault, match="not installed"):
+            Scrubber.load(language=language, secret=SECRET)
+    assert Scrubber.load(language="en", secret=SECRET).digest
+
+
+def test_chinese_alone_needs_no_english_model(monkeypatch):
+    monkeypatch.setattr(scrub_models, "MODEL_PACKAGE", "no_such_model")
     own = Scrubber.load(language="zh", secret=SECRET)
     assert own.scrub("患者王小明", person="p").counts == {"PERSON": 1}
+
+
+def test_what_the_record_says_is_found_in_its_text(scrubber):
+    text = "Smyth, jonathan came in; his mother (Quill) called. Ref 77-12-9. 王晓明到场。"
+    columns = {"patient_name": "Jonathan Smith", "mother": "Ida Quill", "mrn": "77129"}
+    columns["姓名"] = "王小明"
+    found = scrubber.scrub(text, person="p", known=columns)
+    taken = {text[s.start : s.end] for s in found.spans}
+    assert {"Smyth", "jonathan", "Quill", "77-12-9", "王晓明"} <= taken
+
+
+def test_a_name_found_in_one_text_is_found_in_the_others_of_the_same_person(scrubber):
+    texts = ["Patient name: Orla Quennell-Vik.", "saw quennell-vik again", "saw quennell-vik again"]
+    mine, also, other = scrubber.scrub_many(texts, ["p", "p", "q"])
+    assert "quennell" not in mine.text.casefold() + also.text.casefold()
+    assert "quennell" in other.text
+
+
+def test_known_columns_of_another_number_than_texts_are_refused(scrubber):
+    with pytest.raises(ValueError, match="as many"):
+        list(scrubber.scrub_many(["a", "b"], ["p", "p"], [{}]))
 
 
 def test_the_digest_names_the_configuration_and_not_the_secret(scrubber, monkeypatch):

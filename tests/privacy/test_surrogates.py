@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy import dates
+from privacy import dates, names
 from privacy.checksums import chinese_id, iban, luhn
 from privacy.surrogates import Surrogates
 
@@ -143,3 +143,19 @@ def test_offsets_spread_over_people():
 def test_a_short_secret_is_refused():
     with pytest.raises(ValueError, match="16 bytes"):
         Surrogates(b"short")
+
+
+def test_fictitious_names_are_many_enough_to_tell_people_apart():
+    source = Surrogates(SECRET)
+    english = {source.of(str(n)).replace("PERSON", "Maria Lopez") for n in range(1500)}
+    chinese = {source.of(str(n)).replace("PERSON", "王小明") for n in range(1500)}
+    assert len(english) > 1480
+    assert len(chinese) > 1400
+
+
+@pytest.mark.parametrize(
+    ("value", "pool"), [("王秀英", names.ZH_NEW_FEMALE), ("李建国", names.ZH_NEW_MALE)]
+)
+def test_a_chinese_name_keeps_its_script_its_length_and_its_gender(value, pool):
+    made = {Surrogates(SECRET).of(str(n)).replace("PERSON", value) for n in range(40)}
+    assert all(len(name) == 3 and set(name[1:]) <= set(pool) for name in made)

@@ -68,7 +68,7 @@ def test_a_site_is_enrolled_once_and_invited_with_public_keys_only(
     assert opened.coordinator == "fl.example.org:8443"
     assert opened.keys == hub.keys().public()
     assert opened.origin == hub.origin
-    assert hub.node_keys() == {"clinic-a": site.node_key}
+    assert hub.node_keys() == {site.node_key: "clinic-a"}
 
 
 def test_another_site_of_the_same_name_is_refused(hub: store.Folder, tmp_path: Path) -> None:

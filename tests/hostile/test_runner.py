@@ -1,0 +1,182 @@
+"""A runner in an attacker's hands: nothing but the cleared leaves, and each try is written down."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
+from flwr.app import Message as FlowerMessage
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supernode import start_client_internal as loop
+
+from client import gate, runner
+from privacy import flower
+from privacy.wire import FAILURES
+from tests.hostile.attacks import Siege, besiege
+
+LEAK = "zqleak"
+
+
+@pytest.fixture
+def siege(world: Callable[..., Any]) -> Siege:
+    return besiege(world)
+
+
+def _replace(change: Callable[[RecordDict], Any]) -> Callable[[FlowerMessage], FlowerMessage]:
+    def tamper(reply: FlowerMessage) -> FlowerMessage:
+        change(reply.content)
+        return reply
+
+    return tamper
+
+
+def _array(change: Callable[[Any, str], Any]) -> Callable[[RecordDict], Any]:
+    def edit(records: RecordDict) -> None:
+        arrays = records.array_records["arrays"]
+        change(arrays, min(arrays))
+
+    return edit
+
+
+def _data(
+    records: Any, name: str, data: bytes, dtype: str | None = None, shape: Any = None
+) -> None:
+    old = records[name]
+    records[name] = Array(dtype or old.dtype, shape or tuple(old.shape), old.stype, data)
+
+
+def _filled(value: float) -> Callable[[RecordDict], Any]:
+    return _array(lambda a, n: a.update({n: Array(np.full(a[n].numpy().shape, value, np.float32))}))
+
+
+SMUGGLES: dict[str, Callable[[RecordDict], Any]] = {
+    "text in an array's name": _array(lambda a, n: a.update({LEAK: a.pop(n)})),
+    "an array more": _array(lambda a, n: a.update({LEAK: Array(np.ones(2, np.float32))})),
+    "text as an array": _array(
+        lambda a, n: a.update({n: Array(np.frombuffer(LEAK.encode().ljust(8), np.float32))})
+    ),
+    "text in a metric's key": lambda r: r.update({"metrics": MetricRecord({LEAK: 1.0})}),
+    "text in a record's key": lambda r: r.update({LEAK: MetricRecord({"a": 1})}),
+    "text beside the header": lambda r: r.config_records["privity"].update({LEAK: LEAK}),
+    "a config record": lambda r: r.update({"c": ConfigRecord({"text": LEAK})}),
+    "a second array record": lambda r: r.update({"more": ArrayRecord([np.ones(2, np.float32)])}),
+    "bytes behind an array": _array(lambda a, n: _data(a, n, a[n].data + LEAK.encode())),
+    "padding in an array's header": _array(
+        lambda a, n: _data(a, n, a[n].data.replace(b" \n", b"z\n", 1))
+    ),
+    "another stated type": _array(lambda a, n: _data(a, n, a[n].data, dtype="float64")),
+    "another stated shape": _array(lambda a, n: _data(a, n, a[n].data, shape=(1, 7))),
+    "double precision": _array(
+        lambda a, n: a.update({n: Array(a[n].numpy().astype(np.float64))})
+    ),
+    "huge values": _filled(1e30),
+    "infinite values": _filled(np.inf),
+    "values that are no numbers": _filled(np.nan),
+    "payloads of values that are no numbers": _array(
+        lambda a, n: a.update(
+            {n: Array(np.full(a[n].numpy().shape, 0x7FC0BEEF, np.uint32).view(np.float32))}
+        )
+    ),
+    "other values than stated": _filled(0.125),
+}  # fmt: skip
+
+
+def test_nothing_is_smuggled_in_an_update_and_every_try_is_recorded(siege: Siege) -> None:
+    outcome: dict[str, tuple[str, bool, int]] = {}
+    for name, change in SMUGGLES.items():
+        siege.station.state._refusals._seen.clear()
+        before = len(siege.verdicts()) + len(siege.refusals())
+        left = siege.send(siege.round(0), tamper=_replace(change))
+        after = len(siege.verdicts()) + len(siege.refusals())
+        outcome[name] = (left.word, LEAK.encode() in left.objects, after - before)
+    assert outcome == dict.fromkeys(SMUGGLES, ("refused-by-gate", False, 1))
+    assert "denied" in siege.verdicts()
+    assert ("answer", "refused-by-gate") in siege.refusals()
+    assert siege.send(siege.round(0)).word == "update"  # and the honest runner is let through
+
+
+@pytest.mark.parametrize("code", [0, 7, 100, 104, 255, 10**9, -1])
+def test_of_an_error_a_listed_word_leaves_and_no_text(siege: Siege, code: int) -> None:
+    def tamper(reply: FlowerMessage) -> FlowerMessage:
+        request = FlowerMessage(RecordDict(), 1, reply.metadata.message_type)
+        request.metadata.__dict__["_message_id"] = reply.metadata.reply_to_message_id
+        return FlowerMessage(Error(code, f"KeyError: {LEAK}"), reply_to=request)
+
+    left = siege.send(siege.round(0), tamper=tamper)
+    assert left.word in FAILURES.values()
+    assert LEAK.encode() not in left.objects
+
+
+def _held(siege: Siege) -> tuple[Any, FlowerMessage, FlowerMessage]:
+    """The node with a request in hand, and an honest answer to it."""
+    station = siege.station
+    records = flower.to_records(siege.round(0))
+    request = FlowerMessage(records, station.node_id, "train.round", ttl=60)
+    loop._insert_message(request, station.state, station.state.object_store)
+    station.state.get_messages_legacy(is_reply=False)
+    reply = runner.answer(station.tasks, request)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    return station.state, request, reply
+
+
+def _push(state: Any, reply: FlowerMessage) -> None:
+    state.store_message_and_object_tree(reply, get_object_tree(reply), state.start_session(7))
+    for name, part in get_all_nested_objects(reply).items():
+        state.object_store.put(name, part.deflate())
+
+
+def test_one_answer_leaves_however_many_the_runner_gives(siege: Siege) -> None:
+    state, request, reply = _held(siege)
+    _push(state, reply)
+    for _ in range(5):
+        again = FlowerMessage(Error(103, LEAK), reply_to=request)
+        again.metadata.__dict__["_message_id"] = again.object_id
+        _push(state, again)
+    assert len(state.get_messages_legacy(is_reply=True)) == 1
+    assert list(state.get_messages_legacy(is_reply=True)) == []
+    assert siege.refusals()[-1] == ("answer", "refused-by-gate")
+    assert len(siege.refusals()) == 1
+
+
+def test_a_late_second_answer_does_not_leave(siege: Siege) -> None:
+    state, request, reply = _held(siege)
+    _push(state, reply)
+    (left,) = state.get_messages_legacy(is_reply=True)
+    late = FlowerMessage(Error(104, LEAK), reply_to=request)
+    late.metadata.__dict__["_message_id"] = late.object_id
+    _push(state, late)
+    assert list(state.get_messages_legacy(is_reply=True)) == []
+    state.delete_messages(message_ids=[left.metadata.message_id, request.metadata.message_id])
+    _push(state, late)  # and after the exchange is over
+    assert list(state.get_messages_legacy(is_reply=True)) == []
+
+
+def test_answers_leave_at_few_moments_only(siege: Siege) -> None:
+    delays = []
+    for pause in (0.0, 0.05, 0.09):
+        state, request, reply = _held(siege)
+        began = state._taken[request.metadata.message_id]
+        time.sleep(pause)
+        _push(state, reply)
+        state.get_messages_legacy(is_reply=True)
+        delays.append(time.monotonic() - began)
+        state.delete_messages(message_ids=list(state.msg_store))
+    for delay in delays:
+        # Behind the moment by what the machine takes to wake up and to write the message down.
+        earlier = [gate.moment(delay * share) for share in (0.85, 0.9, 0.95, 1.0)]
+        assert any(moment <= delay for moment in earlier)
+
+
+def test_a_moment_says_less_than_a_byte_within_two_days() -> None:
+    two_days = 172_800.0
+    asked = np.geomspace(1e-4, two_days / 1.1, 100_000)
+    moments = [gate.moment(float(elapsed)) for elapsed in asked]
+    assert len(set(moments)) <= 256
+    assert math.log2(len(set(moments))) < 8
+    for elapsed, moment in zip(asked, moments, strict=True):
+        assert elapsed <= moment <= max(1.1 * elapsed, 1 / 64)
