@@ -115,12 +115,21 @@ KINDS: Mapping[str, Table] = {
         },
         {"folder_digest": DIGEST},
     ),
+    # The mean loss on public records after a round, by which the plan's rule may end the run.
+    "public-loss": Table({"data_digest": DIGEST, "loss": DECIMAL}),
     "run-finished": Table(
         {"outcome": CODE, "rounds": COUNT, "participants": ListOf(NAME, distinct=True)}
     ),
 }
 IN_ROUND = frozenset(
-    {"aggregation", "broadcast-marked", "round-closed", "update-accepted", "update-rejected"}
+    {
+        "aggregation",
+        "broadcast-marked",
+        "public-loss",
+        "round-closed",
+        "update-accepted",
+        "update-rejected",
+    }
 )
 IN_RUN = IN_ROUND | {
     "evaluation",

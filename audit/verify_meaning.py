@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from audit import (
     aggregation,
     canonical,
+    stopping,
     verify_budget,
     verify_disclosures,
     verify_mark,
@@ -34,6 +35,7 @@ def check(evidence: Evidence, found: Collector, *, recompute: Recompute) -> Mean
     verify_review.check(evidence, found)
     budgets = verify_budget.check(evidence, found, recompute=recompute)
     outputs = _check_aggregations(evidence, found)
+    stopping.check(evidence, found)
     release = verify_release.check(evidence, found, outputs=outputs, budgets=budgets)
     verify_mark.check(evidence, found)
     for log in (evidence.coordinator, *evidence.sites.values()):

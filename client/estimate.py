@@ -114,6 +114,7 @@ def proposal(run: Run, found: ModelFolder) -> Plan:
         quorum=run.federation.quorum,
         round_timeout_s=run.federation.round_timeout_s,
         aggregation=run.aggregation,
+        stopping=run.stopping.rule,
     )
 
 

@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from configs import offered
+
 FORMAT: Final = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -50,25 +52,6 @@ def _name(value: str) -> str:
 def _digest(value: str) -> str:
     if not _DIGEST.fullmatch(value):
         raise ValueError("expected sha256: and 64 hexadecimal digits")
-    return value
-
-
-# What people ask for and is not offered, with the reason: docs/methods.md has more of each.
-_REFUSED: Final[dict[str, str]] = {
-    "bitfit": "biases alone make no product that a watermark can be put in",
-    "prompt-tuning": "a prompt's vectors make no product that a watermark can be put in",
-    "prefix-tuning": "a prefix's vectors make no product that a watermark can be put in",
-    "full": "the noise grows with the number of weights, and drowns what all of them could learn",
-    "dora": "its magnitudes are no weights of a linear layer, where alone people are told apart",
-    "ppo": "its samples and value model use the records again and again, outside one clipped "
-    'gradient of a person; use "preference"',
-}
-
-
-def _offered(value: Any) -> Any:
-    why = _REFUSED.get(value) if isinstance(value, str) else None
-    if why is not None:
-        raise ValueError(f"{value} is not offered: {why}")
     return value
 
 
@@ -112,7 +95,7 @@ class AdapterTable(Table):
     "lora": A and B trained, at one institution.
     """
 
-    method: Annotated[Literal["ffa-lora", "lora-xs", "lora"], BeforeValidator(_offered)] = (
+    method: Annotated[Literal["ffa-lora", "lora-xs", "lora"], BeforeValidator(offered.method)] = (
         "ffa-lora"
     )
     rank: Annotated[int, Field(ge=1, le=256)] = 8
@@ -143,9 +126,9 @@ class TrainingTable(Table):
     runs over all rounds, and like weight decay looks at no record.
     """
 
-    objective: Annotated[Literal["response", "label", "preference"], BeforeValidator(_offered)] = (
-        "response"
-    )
+    objective: Annotated[
+        Literal["response", "label", "preference"], BeforeValidator(offered.method)
+    ] = "response"
     thoughts: Literal["drop", "learn"] = "drop"
     beta: Annotated[Positive, Field(le=10)] = 0.1
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -156,6 +139,11 @@ class TrainingTable(Table):
     weight_decay: Annotated[Number, Field(ge=0, le=100)] = 0.0
     label_smoothing: Annotated[Number, Field(ge=0, le=0.5)] = 0.0
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 128
+
+    @model_validator(mode="before")
+    @classmethod
+    def _offered(cls, values: Any) -> Any:
+        return offered.keys(values)
 
 
 class FederationTable(Table):
@@ -190,6 +178,45 @@ class AggregationTable(Table):
             "trimmed-mean": 2 * self.faulty + 1,
             "krum": 2 * self.faulty + 3,
         }[self.method]
+
+
+class StoppingRule(Table):
+    """Ends a run after a round, by the mean loss on public records of the coordinator.
+
+    Attributes:
+        digest: of the file with the records.
+        patience: how many averaged rounds in a row may gain too little.
+        least_gain: by how many nats the best of them must be under the best before.
+        limit: how many records are used at most.
+    """
+
+    digest: Digest
+    patience: Annotated[int, Field(ge=1, le=1000)]
+    least_gain: Annotated[Number, Field(ge=0)]
+    limit: Annotated[int, Field(ge=1)]
+
+
+class StoppingTable(Table):
+    """The rule as the coordinator writes it, with where the records are; no path: no rule."""
+
+    path: str = ""
+    digest: Digest | None = None
+    patience: Annotated[int, Field(ge=1, le=1000)] = 2
+    least_gain: Annotated[Number, Field(ge=0)] = 0.0
+    limit: Annotated[int, Field(ge=1)] = 200
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.path and self.digest is None:
+            raise ValueError(
+                "stopping.path needs stopping.digest, as sha256: and what sha256sum says"
+            )
+        return self
+
+    @property
+    def rule(self) -> StoppingRule | None:
+        """What of it is in the plan."""
+        return StoppingRule(**self.model_dump(exclude={"path"})) if self.path else None
 
 
 class TaskTable(Table):
@@ -281,6 +308,7 @@ class Run(_Trains):
     privacy: PrivacyTable = PrivacyTable()
     federation: FederationTable
     aggregation: AggregationTable = AggregationTable()
+    stopping: StoppingTable = StoppingTable()
     evaluation: EvaluationTable = EvaluationTable()
 
     @model_validator(mode="after")
@@ -320,6 +348,7 @@ class Plan(_Trains):
     quorum: Annotated[int, Field(ge=1)]
     round_timeout_s: Positive
     aggregation: AggregationTable = AggregationTable()
+    stopping: StoppingRule | None = None
 
     @model_validator(mode="after")
     def _paced(self) -> Self:

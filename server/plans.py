@@ -54,6 +54,7 @@ def make(run: Run) -> Plan:
         quorum=run.federation.quorum,
         round_timeout_s=run.federation.round_timeout_s,
         aggregation=run.aggregation,
+        stopping=run.stopping.rule,
     )
 
 

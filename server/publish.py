@@ -81,7 +81,7 @@ def publish(
             run's watermark (exit code 3).
     """
     plan = state.plan
-    if state.round < plan.rounds:
+    if state.outcome == "running":
         raise ServerError(
             f"run {plan.run} is at round {state.round} of {plan.rounds}; finish it with "
             "privity server run --resume",
@@ -95,14 +95,14 @@ def publish(
         )
     found = catalog.find(plan.model, expect_digest=plan.model_digest)
     spec = plans.adapter_spec(plan)
-    trained = state.adapter(plan.rounds)
+    trained = state.adapter(state.round)
     _, a = frozen.product(found, spec, trained)
     recipients = (OWN_COPY, *state.participants)
     tell("marking", recipients=list(recipients))
     marking = Marking(folder, state)
     mark = _commit(log, marking, trained, a, recipients)
     identity = f"{plan.run}"
-    marked = {name: marking.mark(log, plan.rounds, name) for name in recipients}
+    marked = {name: marking.mark(log, state.round, name) for name in recipients}
     evaluated = None
     if rows:
         tell("evaluating", records=len(rows))
@@ -178,7 +178,7 @@ def publish(
     )
     keys = marking.commit(log)
     found_in_own = mark_detect.residuals(
-        mark_detect.factored(marked[OWN_COPY], a), marking.reference(log, plan.rounds)
+        mark_detect.factored(marked[OWN_COPY], a), marking.reference(log, state.round)
     )
     (detection,) = mark_detect.detect(found_in_own, [keys.owner.halves])
     state.outcome = "released"

@@ -44,6 +44,7 @@ class Conductor:
     tell: Progress
     marking: Marking
     clock: Callable[[], float] = time.monotonic
+    stop: Callable[[int], bool] = lambda closed: False  # whether the run is over after so many
 
     def run(self, *, join_timeout_s: float) -> None:
         """Take the run from where its state says to the end of its last round.
@@ -65,10 +66,10 @@ class Conductor:
             )
         self.marking.commit(self.log)
         self._agree(join_timeout_s)
-        while self.state.round < plan.rounds:
+        while self.state.round < plan.rounds and not self.stop(self.state.round):
             self._round(self.state.round)
         if self.state.outcome == "running":
-            closing.finish(self.log, self.state, "completed", self.tell)
+            closing.finish(self.log, self.state, self.tell)
 
     def _agree(self, timeout_s: float) -> None:
         """Propose the plan until every invited site has decided or the time is over."""

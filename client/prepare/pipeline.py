@@ -222,6 +222,9 @@ def _clean(
         except Quarantined as fault:
             yield record, fault.code
             continue
+        if record.rejected is not None:
+            yield record, "preference"
+            continue
         better = dataclasses.replace(record, instruction=asked, response=answered)
         yield better, "" if asked.strip() and answered.strip() else "empty"
 

@@ -445,3 +445,11 @@ def _using(site: folders.Folder, path: str) -> folders.Folder:
     text = place.read_text()
     place.write_text(text.replace('path = "records.jsonl"', f'path = "{path}"'))
     return folders.open_folder(site.path)
+
+
+def test_pairs_of_answers_are_left_out_and_counted(site: folders.Folder) -> None:
+    pairs = [{"unit_id": f"q{n}", "prompt": _words(12, 900 + 9 * n), "chosen": "a", "rejected": "b"}
+             for n in range(3)]  # fmt: skip
+    done = _prepare(site, [*_many(), *pairs])
+    assert done.document()["dropped"]["preference"] == 3
+    assert not any(row["unit_id"].startswith("q") for s in SIDES for row in _side(done, s))

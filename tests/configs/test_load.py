@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from configs import offered
 from configs.errors import ConfigError
 from configs.load import check, load, read_plan
 from configs.run import Plan, Run, decimal
@@ -244,3 +245,19 @@ def test_both_factors_are_trained_at_one_institution_only() -> None:
 def test_settings_that_make_no_sense_together_are_refused(changes: Any, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         check({**RUN, **changes}, Run, "RUN.toml")
+
+
+@pytest.mark.parametrize("key", sorted(offered.KEYS))
+def test_a_key_that_is_not_offered_is_refused_with_its_reason(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is not offered: {offered.KEYS[key][:30]}"):
+        check({**RUN, "training": {key: 1}}, Run, "RUN.toml")
+
+
+def test_a_rule_to_stop_names_its_records_by_digest() -> None:
+    with pytest.raises(ConfigError, match=r"stopping\.path needs stopping\.digest"):
+        check({**RUN, "stopping": {"path": "public.jsonl"}}, Run, "RUN.toml")
+    named = {"path": "public.jsonl", "digest": "sha256:" + "1" * 64}
+    rule = check({**RUN, "stopping": named}, Run, "RUN.toml").stopping.rule
+    assert rule is not None
+    assert "path" not in rule.model_dump()
+    assert check(RUN, Run, "RUN.toml").stopping.rule is None
