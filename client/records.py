@@ -1,9 +1,9 @@
 """Read an institution's records from JSON Lines, JSON, or CSV, and account for every one.
 
 Known are `instruction`/`response` (with optional `context`), `input`/`output`, `messages` (a list
-of `role`/`content`, the last one the assistant's), `prompt`/`completion`, and for preferences
-`chosen` and `rejected` beside `prompt` or `instruction`. Optional in each: `category`,
-`institution`, and the person key, in a column that the site names.
+of `role`/`content`, the last one the assistant's), `prompt`/`completion`, and `chosen` beside
+`prompt` or `instruction`. Optional in each: `rejected` (needed beside `chosen`), which makes a
+preference; `category`, `institution`, and the person key, in a column that the site names.
 
 A bad record is a fault with its line number and a fixed code; nothing is dropped in silence, and
 no fault or error ever quotes a record.
@@ -277,7 +277,8 @@ def _shape(names: Iterable[str]) -> tuple[str, ...] | None:
 def _record(row: Mapping[str, Any], line: int, person_column: str) -> Record:
     """Turn one object into a record, or raise the code of what is wrong with it."""
     instruction, response = _messages(row) if "messages" in row else _pair(row)
-    rejected = _text(row.get("rejected"), "no-response") if "chosen" in row else None
+    pair = "chosen" in row or row.get("rejected") not in (None, "")
+    rejected = _text(row.get("rejected"), "no-response") if pair else None
     if len(instruction) + len(response) + len(rejected or "") > MAX_CHARACTERS:
         raise _RecordError("too-long")
     return Record(

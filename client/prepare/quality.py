@@ -23,7 +23,6 @@ _REASONS: Final = {
     "unknown-label": "the answer is none of the recipe's labels",
     "too-short": "shorter than the recipe allows",
     "too-long": "longer than the recipe allows",
-    "preference": "two answers to choose from; train on the file itself",
     "other-language": "in a language that the recipe does not name",
     "duplicate": "the same as another record of that person",
     "near-duplicate": "nearly the same as another record of that person",

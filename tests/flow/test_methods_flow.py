@@ -11,6 +11,7 @@ import pytest
 
 from audit import mark_keys, trace
 from client import released as releases
+from privacy.plan import Mechanism, epsilon
 from server.errors import ServerError
 
 Make = Callable[..., Any]
@@ -86,6 +87,11 @@ def test_a_run_on_preferences_trains_pairs_from_the_records(world: Make) -> None
     done = made.release(run) if made.train(run) else {}
     found = made.verify(done)
     assert found.ok, list(found.lines())
+    (site_found,) = found.institutions
+    (reserved,) = made.events("clinic-a", "budget-reserved")
+    row = Mechanism(*(float(reserved.fields[n]) for n in ("noise_multiplier", "sample_rate")), 2)
+    assert site_found.epsilon == pytest.approx(epsilon([row], delta=1e-5))
+    assert 1.0 < site_found.epsilon <= 2.0
 
 
 def test_records_without_a_rejected_answer_end_a_run_on_preferences(world: Make) -> None:
