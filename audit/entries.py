@@ -46,6 +46,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "watermark-embedded": (),
     "evaluation": ("data", "records"),
     "release": ("adapter_digest",),
+    "public-loss": ("loss",),
     "run-finished": ("outcome", "rounds", "participants"),
     "verifier-run": ("verdict",),
     "review-signoff": ("log", "first", "last", "decision", "verdict"),
@@ -107,7 +108,7 @@ class Entry:
             return "; ".join(f"{word}: {', '.join(names)}" for word, names in groups if names)
         if kind == "institution-revoked":
             return f"{fields['name']} was shut out"
-        if kind == "run-finished" and fields["outcome"] != "completed":
+        if kind == "run-finished" and fields["outcome"] not in ("completed", "stopped"):
             return f"the run ended: {fields['outcome']}"
         if kind == "verifier-run" and fields["verdict"] != "ok":
             return "a verifier found faults"

@@ -75,7 +75,9 @@ KINDS: Mapping[str, Table] = {
             "detector_digest": DIGEST,
             "strength": DECIMAL,
             "commitments": ListOf(_COMMITMENT, distinct=True),
-        }
+        },
+        # "unmarked" where what travels is no factor B that a mark could be put into.
+        {"broadcasts": OneOf(("unmarked",))},
     ),
     # What each site gets as the start of a round; its own statement names the same digest.
     "broadcast-marked": Table({"input_adapter": DIGEST, "copies": ListOf(_COPY, distinct=True)}),
@@ -113,12 +115,21 @@ KINDS: Mapping[str, Table] = {
         },
         {"folder_digest": DIGEST},
     ),
+    # The mean loss on public records after a round, by which the plan's rule may end the run.
+    "public-loss": Table({"data_digest": DIGEST, "loss": DECIMAL}),
     "run-finished": Table(
         {"outcome": CODE, "rounds": COUNT, "participants": ListOf(NAME, distinct=True)}
     ),
 }
 IN_ROUND = frozenset(
-    {"aggregation", "broadcast-marked", "round-closed", "update-accepted", "update-rejected"}
+    {
+        "aggregation",
+        "broadcast-marked",
+        "public-loss",
+        "round-closed",
+        "update-accepted",
+        "update-rejected",
+    }
 )
 IN_RUN = IN_ROUND | {
     "evaluation",

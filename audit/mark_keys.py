@@ -2,7 +2,8 @@
 
 watermark-key.json          subkeys and nonces of the owner and of every recipient
 basis.safetensors           A, which is public and kept for detection without the model
-reference-N.safetensors     the unmarked B that copies of round N (or of the release) were made of
+reference-N.safetensors     the unmarked B that copies of round N (or of the release) were made of,
+                            and its A, where that was trained too
 
 References are as sensitive as keys: a copy minus its reference is the mark.
 """
@@ -113,13 +114,21 @@ class Keys:
         """
         return {name: read() for name, read in mark_files.tensors(self.folder / BASIS_FILE).items()}
 
-    def keep_reference(self, number: int, b: Mapping[str, Float32]) -> None:
+    def keep_reference(
+        self, number: int, b: Mapping[str, Float32], a: Mapping[str, Float32] | None = None
+    ) -> None:
         """Keep the unmarked adapter that the copies of a round are made of.
+
+        Args:
+            number: the round.
+            b: "<module>.B" -> (out, rank).
+            a: "<module>.A" -> (rank, in), where it is not the public basis.
 
         Raises:
             AuditError: another one was kept for that round before.
         """
         path = self.folder / f"reference-{number}.safetensors"
+        b = {**b, **(a or {})}
         if path.exists():
             kept = {name: read() for name, read in mark_files.tensors(path).items()}
             if digests.arrays_digest(kept) != digests.arrays_digest(b):
@@ -152,8 +161,10 @@ class Keys:
             )
         result = {}
         for number in sorted(found, reverse=True):
-            b = {name: read() for name, read in mark_files.tensors(found[number]).items()}
-            result[number] = Reference.of(b, basis, self.scale)
+            held = {name: read() for name, read in mark_files.tensors(found[number]).items()}
+            a = {name: array for name, array in held.items() if name.endswith(".A")}
+            b = {name: array for name, array in held.items() if name not in a}
+            result[number] = Reference.of(b, a or basis, self.scale)
         return result
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from audit import (
     aggregation,
     canonical,
+    stopping,
     verify_budget,
     verify_disclosures,
     verify_mark,
@@ -34,6 +35,7 @@ def check(evidence: Evidence, found: Collector, *, recompute: Recompute) -> Mean
     verify_review.check(evidence, found)
     budgets = verify_budget.check(evidence, found, recompute=recompute)
     outputs = _check_aggregations(evidence, found)
+    stopping.check(evidence, found)
     release = verify_release.check(evidence, found, outputs=outputs, budgets=budgets)
     verify_mark.check(evidence, found)
     for log in (evidence.coordinator, *evidence.sites.values()):
@@ -98,7 +100,7 @@ def _check_aggregations(evidence: Evidence, found: Collector) -> list[tuple[int,
             found.add("meaning", "chain-broken", place, text)
         seen.add(event.round)
         outputs.append((index, event.fields["output_adapter"]))
-    if method != aggregation.words({}):
+    if not aggregation.is_mean(plan):
         found.notices.append(
             "the aggregates were not computed again: a bundle holds the digests of the updates, "
             "and a robust rule cannot be followed by names"

@@ -253,6 +253,7 @@ class _Shared:
                 base,
                 max_tokens=self.plan.training.max_tokens,
                 labels=labels_of(self.plan, base),
+                thoughts=self.plan.training.thoughts == "learn",
             )
         return self._people
 

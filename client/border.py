@@ -161,10 +161,18 @@ def shapes_of(folder: Folder, plan: Plan) -> dict[str, tuple[int, int]]:
         ModelError: the plan's model is not on this machine, or is another.
     """
     found = catalog.find(plan.model, expect_digest=plan.model_digest)
-    whole = shapes.shapes(found, spec(plan.adapter))
-    return {name: (rows, columns(folder, plan)) for name, (rows, _) in whole.items()}
+    whole, count = shapes.shapes(found, spec(plan.adapter)), columns(folder, plan)
+    if count == plan.adapter.rank:
+        return whole
+    return {name: (rows, count) for name, (rows, _) in whole.items()}
 
 
 def spec(table: AdapterTable) -> Spec:
     """The adapter of a plan in the model package's terms."""
-    return Spec(rank=table.rank, alpha=table.alpha, targets=table.targets, seed=table.seed)
+    return Spec(
+        method=table.method,
+        rank=table.rank,
+        alpha=table.alpha,
+        targets=table.targets,
+        seed=table.seed,
+    )

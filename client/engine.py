@@ -10,6 +10,7 @@ from typing import Any
 
 from client.errors import ClientError
 from client.gateway.embedded import EmbeddedEngine, Sampling
+from client.released import trains_a
 from configs.serving import EngineTable
 from model import adapter, base, catalog, frozen
 from model.base import Base
@@ -85,7 +86,8 @@ def read(release: Path, loaded: Base) -> Adapter:
         targets=tuple(config["target_modules"]),
         seed=facts["seed"],
     )
-    if frozen.digest(frozen.factors(loaded.folder, spec)) != frozen.digest(fixed):
+    public = frozen.digest(frozen.factors(loaded.folder, spec))
+    if not trains_a(facts) and public != frozen.digest(fixed):
         raise ClientError(
             f"the frozen factor in {release} is not the one of its seed; fetch the release again",
             code="frozen-differs",

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from client import decisions, judge, memory
+from client.border import spec
 from client.folder import Folder
 from configs.load import load
 from configs.run import Plan, Run
 from model import catalog, frozen, shapes
 from model.manifest import ModelFolder
-from model.shapes import Spec
 from privacy import plan as accounting
 
 # A forward and backward pass costs about four operations a parameter and token when the base is
@@ -32,7 +32,7 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
     run = load(run_file, Run)
     found = catalog.find(run.model.name, expect_digest=run.model.digest)
     proposed = proposal(run, found)
-    wanted = shapes.shapes(found, _spec(run))
+    wanted = shapes.shapes(found, spec(run.adapter))
     limits = folder.settings.budget
     rows = folder.ledger().rows(limits.cohort)
     verdict = judge.judge(
@@ -93,7 +93,7 @@ def proposal(run: Run, found: ModelFolder) -> Plan:
         model=run.model.name,
         model_digest=found.digest,
         adapter=run.adapter,
-        frozen_digest=frozen.digest(frozen.factors(found, _spec(run))),
+        frozen_digest=frozen.digest(frozen.factors(found, spec(run.adapter))),
         epsilon=run.privacy.epsilon,
         delta=run.privacy.delta,
         noise_multiplier=accounting.find_noise(
@@ -114,6 +114,7 @@ def proposal(run: Run, found: ModelFolder) -> Plan:
         quorum=run.federation.quorum,
         round_timeout_s=run.federation.round_timeout_s,
         aggregation=run.aggregation,
+        stopping=run.stopping.rule,
     )
 
 
@@ -121,11 +122,6 @@ def seconds(found: ModelFolder, *, tokens: float) -> float:
     """Roughly how long a forward and backward pass over so many tokens takes, at most."""
     parameters = sum(out * wide for out, wide in found.linear.values())
     return tokens * 4 * parameters / _OPERATIONS_PER_SECOND / _CORES
-
-
-def _spec(run: Run) -> Spec:
-    table = run.adapter
-    return Spec(rank=table.rank, alpha=table.alpha, targets=table.targets, seed=table.seed)
 
 
 def _lines(path: Path) -> int:

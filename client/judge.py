@@ -57,6 +57,8 @@ def _reason(plan: Plan, site: Site, alone: float, after: float) -> str:
         return "plan-inconsistent"
     if not alone <= plan.epsilon:
         return "plan-inconsistent"
+    if plan.adapter.method == "lora" and 0 < site.runtime.columns < plan.adapter.rank:
+        return "needs-all-columns"
     if plan.model not in site.policy.models:
         return "model-not-allowed"
     if site.policy.plans and decisions.digest(plan) not in site.policy.plans:

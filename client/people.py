@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from client.prepare.sets import Prepared
     from model.base import Base
     from model.labels import Labels
+    from model.preferences import Preference
     from model.prompts import Example
 
 Progress = Callable[[int, int], None]
@@ -50,6 +51,7 @@ class Note:
     person: str
     instruction: str = field(repr=False)
     response: str = field(repr=False)
+    rejected: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def scrub(
     progress: Progress | None = None,
     batch: int = 256,
 ) -> Scrub:
-    """Scrub every record's instruction and response, knowing what its columns say.
+    """Scrub every record's instruction and answers, knowing what its columns say.
 
     Args:
         reading: the records.
@@ -178,7 +180,7 @@ def scrub(
         progress: told of records done and of all.
         batch: records at a time.
 
-    Guarantees: a record whose instruction or response is quarantined is held back whole; nothing
+    Guarantees: a record whose instruction or answer is quarantined is held back whole; nothing
         passes unscanned.
 
     Raises:
@@ -190,17 +192,18 @@ def scrub(
     total = len(reading.records)
     for start in range(0, total, batch):
         part = reading.records[start : start + batch]
+        worse = _worse(part, tool, said or {})
         for record, outcome in zip(part, _pairs(part, tool, said or {}), strict=True):
             if seen:
                 seen(record, outcome)
-            fault = next((half for half in outcome if isinstance(half, Quarantined)), None)
+            texts = outcome if record.rejected is None else (*outcome, next(worse))
+            fault = next((text for text in texts if isinstance(text, Quarantined)), None)
             if fault is not None:
                 held[fault.code] += 1
                 continue
-            instruction, response = (half for half in outcome if not isinstance(half, Quarantined))
-            for half in (instruction, response):
-                removed.update(half.counts)
-            notes.append(Note(record.person, instruction.text, response.text))
+            for text in texts:
+                removed.update(text.counts)
+            notes.append(Note(record.person, *(text.text for text in texts)))
         if progress:
             progress(min(start + batch, total), total)
     if not notes:
@@ -231,13 +234,28 @@ def _pairs(
     return list(zip(asked, answered, strict=True))
 
 
+def _worse(part: Sequence[Record], tool: Scrubber, said: Mapping[str, str]) -> Iterator[Outcome]:
+    """The rejected answers of those records that have one, scrubbed like the others."""
+    pairs = [record for record in part if record.rejected is not None]
+    if not pairs:
+        return iter(())
+    texts = [str(record.rejected) for record in pairs]
+    known = [columns.known(record.columns, said) for record in pairs]
+    return iter(redact.many(tool, texts, [record.person for record in pairs], known))
+
+
 def stated(folder: Folder) -> dict[str, str]:
     """What columns are, where the site's settings state it."""
     return columns.stated(folder.settings.scrub.columns.model_dump())
 
 
 def group(
-    scrub: Scrub, base: Base, *, max_tokens: int, labels: Labels | None = None
+    scrub: Scrub,
+    base: Base,
+    *,
+    max_tokens: int,
+    labels: Labels | None = None,
+    thoughts: bool = False,
 ) -> tuple[tuple[Example, ...], ...]:
     """Encode every note and group by person: one item per person, in order of the person key.
 
@@ -246,6 +264,7 @@ def group(
         base: the model that encodes.
         max_tokens: longest sequence.
         labels: what a response may be; None is any text.
+        thoughts: whether the thought that a response begins with is learnt, or left out.
 
     Returns:
         One item for everybody in `scrub.people`; an empty one for whom nothing can be used.
@@ -253,12 +272,14 @@ def group(
     Raises:
         ClientError: nothing can be used of anybody.
     """
-    from model import prompts
+    from model import thoughts as thinking
 
     people: dict[str, list[Example]] = {person: [] for person in scrub.people}
     strange = 0
     for note in scrub.notes:
-        example = prompts.encode(base, note.instruction, note.response, max_tokens=max_tokens)
+        example = thinking.encode(
+            base, note.instruction, note.response, max_tokens=max_tokens, learn=thoughts
+        )
         if labels is None or example.ids[example.prompt_tokens :] in labels:
             people[note.person].append(example)
         else:
@@ -274,6 +295,38 @@ def group(
             "%d of %d records are left out: their response is none of the plan's labels",
             strange,
             len(scrub.notes),
+        )
+    return tuple(tuple(people[person]) for person in sorted(people))
+
+
+def preferences(
+    scrub: Scrub, base: Base, model: Any, *, max_tokens: int
+) -> tuple[tuple[Preference, ...], ...]:
+    """Encode every note with a rejected answer and group by person, as `group` does.
+
+    Args:
+        scrub: what passed the scrub.
+        base: the model that encodes.
+        model: the same with an adapter that changes nothing, whose judgement is the reference.
+        max_tokens: longest two answers, with their prompts.
+
+    Raises:
+        ClientError: no note has a rejected answer.
+    """
+    from model import preferences as preferring
+    from model import thoughts as thinking
+
+    people: dict[str, list[Preference]] = {person: [] for person in scrub.people}
+    for note in scrub.notes:
+        if note.rejected is not None:
+            better, worse = (thinking.split(text)[1] for text in (note.response, note.rejected))
+            item = preferring.encode(base, note.instruction, better, worse, max_tokens=max_tokens)
+            people[note.person].append(preferring.refer(model, item))
+    if not any(people.values()):
+        raise ClientError(
+            "no record has a chosen and a rejected answer; add both columns, or ask the "
+            'coordinator for a plan with training.objective = "response"',
+            code="all-quarantined",
         )
     return tuple(tuple(people[person]) for person in sorted(people))
 

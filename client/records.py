@@ -1,8 +1,9 @@
 """Read an institution's records from JSON Lines, JSON, or CSV, and account for every one.
 
-Four shapes are known: `instruction`/`response` (with optional `context`), `input`/`output`,
-`prompt`/`completion`, and `messages` (a list of `role`/`content`, the last one the assistant's).
-Optional in each: `category`, `institution`, and the person key, in a column that the site names.
+Known are `instruction`/`response` (with optional `context`), `input`/`output`, `messages` (a list
+of `role`/`content`, the last one the assistant's), `prompt`/`completion`, and `chosen` beside
+`prompt` or `instruction`. Optional in each: `rejected` (needed beside `chosen`), which makes a
+preference; `category`, `institution`, and the person key, in a column that the site names.
 
 A bad record is a fault with its line number and a fixed code; nothing is dropped in silence, and
 no fault or error ever quotes a record.
@@ -32,8 +33,9 @@ SHAPES: Final = (
     ("input", "output"),
     ("prompt", "completion"),
     ("messages",),
+    *((ask, "chosen", "rejected") for ask in ("instruction", "prompt")),
 )
-_WANTED: Final = "instruction+response, input+output, prompt+completion, or messages"
+_WANTED: Final = "instruction+response, input+output, prompt+completion (or +chosen), or messages"
 _DELIMITERS: Final = (",", ";", "\t")
 _TEXTS: Final = frozenset({name for shape in SHAPES for name in shape} | {"context", "institution"})
 _UNKEYED: Final = re.compile(r"line:[0-9a-f]{64}")
@@ -49,6 +51,7 @@ class Record:
         person: whose record it is, the unit of privacy.
         instruction: what the model is asked, with the context after a blank line if there is one.
         response: what it should answer.
+        rejected: an answer that was found worse than `response`, in a record of a preference.
         category: the institution's own class, if any.
         institution: the name that the record itself carries, if any.
         line: where it stands, from 1: line of JSONL or CSV, position in a JSON array.
@@ -63,6 +66,7 @@ class Record:
     institution: str | None
     line: int
     columns: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    rejected: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +277,9 @@ def _shape(names: Iterable[str]) -> tuple[str, ...] | None:
 def _record(row: Mapping[str, Any], line: int, person_column: str) -> Record:
     """Turn one object into a record, or raise the code of what is wrong with it."""
     instruction, response = _messages(row) if "messages" in row else _pair(row)
-    if len(instruction) + len(response) > MAX_CHARACTERS:
+    pair = "chosen" in row or row.get("rejected") not in (None, "")
+    rejected = _text(row.get("rejected"), "no-response") if pair else None
+    if len(instruction) + len(response) + len(rejected or "") > MAX_CHARACTERS:
         raise _RecordError("too-long")
     return Record(
         person=_person(row.get(person_column), instruction, response),
@@ -283,6 +289,7 @@ def _record(row: Mapping[str, Any], line: int, person_column: str) -> Record:
         institution=_label(row.get("institution")),
         line=line,
         columns=tuple(_columns(row)),
+        rejected=rejected,
     )
 
 
@@ -306,6 +313,7 @@ def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
             break
     else:
         raise _RecordError("unknown-columns")
+    answer = "chosen" if "chosen" in row else answer
     instruction = _text(row.get(ask), "no-instruction")
     response = _text(row.get(answer), "no-response")
     if ask == "instruction" and row.get("context") not in (None, ""):
@@ -362,15 +370,12 @@ def _surrogates(text: str) -> bool:
 
 
 def _check_columns(
-    path: Path,
-    columns: set[str],
-    person_column: str,
-    records: list[Record],
-    faults: list[Fault],
+    path: Path, columns: set[str], person_column: str, records: list[Record], faults: list[Fault]
 ) -> None:
     if not records:
         if columns and all(fault.code == "unknown-columns" for fault in faults):
-            raise _columns_error(path, columns)
+            sentence = f"has columns {_listed(columns)}; wanted are {_WANTED}"
+            raise _error(path, "unknown-columns", sentence)
         code = faults[0].code if faults else "empty"
         line = faults[0].line if faults else 1
         sentence = f"has no usable record; the first fault is {code} at line {line}"
@@ -382,11 +387,6 @@ def _check_columns(
             "no-person-column",
             f"has no person column {person_column!r}; it has {_listed(columns)}",
         )
-
-
-def _columns_error(path: Path, columns: Iterable[str]) -> ClientError:
-    sentence = f"has columns {_listed(columns)}; wanted are {_WANTED}"
-    return _error(path, "unknown-columns", sentence)
 
 
 def _listed(columns: Iterable[str]) -> str:

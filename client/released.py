@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,11 +39,17 @@ class Released:
             yield self._model
 
 
+def trains_a(facts: Mapping[str, Any]) -> bool:
+    """Whether the factor A of a release was trained: then no seed gives it."""
+    table = facts.get("plan", {}).get("adapter", {})
+    return bool(table.get("method") == "lora")
+
+
 def load(release: Path) -> Released:
     """Load a release that was verified before.
 
-    Guarantees: the base model's files have the digest that the release states, and the frozen
-        factor is the one that its public seed gives.
+    Guarantees: the base model's files have the digest that the release states, and the factor A,
+        unless the plan trained it, is the one that its public seed gives.
 
     Raises:
         ModelError: the base model is not installed or differs, or the adapter does not fit it.
@@ -54,19 +60,21 @@ def load(release: Path) -> Released:
     folder = catalog.find(facts["base_model"], expect_digest=facts["base_digest"])
     loaded = base.load(folder)
     spec = adapter.Spec(
+        method="lora",
         rank=config["r"],
         alpha=config["lora_alpha"],
         targets=tuple(config["target_modules"]),
         seed=facts["seed"],
     )
     model = adapter.attach(loaded, spec)
-    if adapter.frozen_digest(model) != frozen.digest(fixed):
+    # As attached, the model carries the seed's A; a plan with "lora" trained it further.
+    if not trains_a(facts) and adapter.frozen_digest(model) != frozen.digest(fixed):
         raise ClientError(
             f"the frozen factor in {release} is not the one of its seed; fetch the release again",
             code="frozen-differs",
             exit_code=4,
         )
-    adapter.write(model, trained)
+    adapter.write(model, {**trained, **fixed})
     plan = facts["plan"]
     return Released(
         name=str(facts["release"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from configs.run import Plan
     from model.base import Base
     from model.labels import Labels
+    from model.preferences import Preference
     from model.prompts import Example, Pack
     from privacy.arithmetic import Rounding
     from privacy.schedule import Schedule
 
 Float32 = npt.NDArray[np.float32]
+Item: TypeAlias = "Example | Pack | Preference"
 
 # By model, then by what else decides which arithmetic is done: seconds of work, once a process.
 _measured: WeakKeyDictionary[Any, dict[tuple[Any, ...], Rounding]] = WeakKeyDictionary()
@@ -39,7 +41,7 @@ class Trained:
 
 def train(
     model: Any,
-    people: Sequence[tuple[Example, ...]],
+    people: Sequence[tuple[Item, ...]],
     start: Mapping[str, Float32],
     plan: Plan,
     *,
@@ -72,7 +74,7 @@ def train(
     from model import adapter
     from privacy import dpsgd
 
-    def drawn(person: Sequence[Example], randomness: Csprng) -> Example | Pack:
+    def drawn(person: Sequence[Item], randomness: Csprng) -> Item:
         return draw(person, plan, randomness)
 
     adapter.write(model, start)
@@ -99,13 +101,7 @@ def train(
         state=state,
         on_step=on_step,
     )
-    after = adapter.read(model)
-    columns = adapter.columns(model)
-    delta = {
-        name: np.ascontiguousarray((after[name] - start[name])[:, :columns])
-        for name in sorted(after)
-    }
-    return Trained(delta, trained.state)
+    return Trained(adapter.change(model, start), trained.state)
 
 
 def schedule(plan: Plan, *, before: int = 0) -> Schedule:
@@ -122,7 +118,7 @@ def schedule(plan: Plan, *, before: int = 0) -> Schedule:
     )
 
 
-def _tokens(item: Example | Pack) -> int:
+def _tokens(item: Item) -> int:
     return item.tokens
 
 
@@ -133,7 +129,7 @@ def labels_of(plan: Plan, base: Base) -> Labels | None:
     return Labels.of(base, plan.task.labels) if plan.training.objective == "label" else None
 
 
-def draw(person: Sequence[Example], plan: Plan, randomness: Csprng) -> Example | Pack:
+def draw(person: Sequence[Item], plan: Plan, randomness: Csprng) -> Item:
     """What one person brings into one step: up to the plan's number of their notes, at random.
 
     Notes are drawn without replacement; of several, those that do not fit into the plan's
@@ -147,7 +143,7 @@ def draw(person: Sequence[Example], plan: Plan, randomness: Csprng) -> Example |
     if plan.notes_per_person == 1:
         return drawn[0]
     # Also a single note, so that which arithmetic is done does not depend on how many there are.
-    return prompts.pack(drawn, max_tokens=plan.training.max_tokens)
+    return prompts.pack(cast("list[Example]", drawn), max_tokens=plan.training.max_tokens)
 
 
 def examine(
@@ -175,10 +171,12 @@ def examine(
     """
     import torch
 
-    from model import prompts
+    from model import preferences, prompts
     from privacy import arithmetic
 
-    def make(tokens: int, number: int) -> Example | Pack:
+    def make(tokens: int, number: int) -> Item:
+        if plan.training.objective == "preference":
+            return preferences.made_up(model, tokens=tokens, number=number)
         example = prompts.made_up(model, tokens=tokens, number=number, labels=labels)
         return example if plan.notes_per_person == 1 else prompts.Pack((example,))
 
@@ -186,7 +184,7 @@ def examine(
     choices = labels.answers if labels else ()
     table = plan.training
     key = (longest, chunk_tokens, plan.notes_per_person, torch.get_num_threads(), choices,
-           table.label_smoothing)  # fmt: skip
+           table.label_smoothing, table.objective, table.beta)  # fmt: skip
     known = _measured.setdefault(model, {})
     if key not in known:
         known[key] = arithmetic.measure(
@@ -202,10 +200,14 @@ def examine(
 
 def _loss(
     plan: Plan, chunk_tokens: int, labels: Labels | None = None
-) -> Callable[[Any, Sequence[Example | Pack], int], Any]:
-    from model import prompts
+) -> Callable[[Any, Sequence[Any], int], Any]:
+    from model import preferences, prompts
 
-    def loss(model: Any, items: Sequence[Example | Pack], width: int) -> Any:
+    def loss(model: Any, items: Sequence[Any], width: int) -> Any:
+        if plan.training.objective == "preference":
+            return preferences.loss(
+                model, items, width, beta=plan.training.beta, recompute=width > chunk_tokens
+            )
         return prompts.loss(
             model,
             items,

@@ -144,14 +144,27 @@ class Trainer:
             return None
         reading = people.read(folder)
         done = people.scrub(reading, people.scrubber(folder), said=people.stated(folder))
-        self._people = people.group(
+        self._people = self._grouped(done, plan)
+        self._withdrawn = withdrawn
+        return Opened(done.scrubber_digest, done.report, lineage.of(folder, reading))
+
+    def _grouped(self, done: people.Scrub, plan: Plan) -> tuple[Any, ...]:
+        """One item a person, of what the plan's objective learns from."""
+        if plan.training.objective == "preference":
+            from model import adapter, frozen
+
+            # An adapter that changes nothing: the base's judgement is the reference.
+            adapter.write(self._model, frozen.start(self._base.folder, spec(plan.adapter)))
+            return people.preferences(
+                done, self._base, self._model, max_tokens=plan.training.max_tokens
+            )
+        return people.group(
             done,
             self._base,
             max_tokens=plan.training.max_tokens,
             labels=labels_of(plan, self._base),
+            thoughts=plan.training.thoughts == "learn",
         )
-        self._withdrawn = withdrawn
-        return Opened(done.scrubber_digest, done.report, lineage.of(folder, reading))
 
     def train(
         self,

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from client import canaries
+from client.border import spec
+from client.errors import ClientError
 from client.train import draw, labels_of, schedule, train
 from configs.run import Plan
 from privacy.attack import Bools, Float64
@@ -85,14 +87,20 @@ def observe(
         chunk_tokens: how many padded tokens are computed at a time.
         progress: called with (what, done, total).
 
-    Guarantees: the model's adapter is zero afterwards, as it was before.
+    Guarantees: the model's adapter changes nothing afterwards, as it did before.
 
     Raises:
         ModelError, PrivacyError: the plan's model or numbers cannot be used.
     """
-    from model import adapter, prompts
+    from model import adapter, frozen, prompts
     from privacy import attack_canaries
 
+    if plan.training.objective == "preference":
+        raise ClientError(
+            "the audit has no canaries for preferences; audit the same numbers with the objective "
+            '"response"',
+            code="audit-not-offered",
+        )
     randomness = Csprng()
     tokens = plan.training.max_tokens
     labels = labels_of(plan, base)
@@ -106,8 +114,7 @@ def observe(
     everyone = [*people, *coined]
     others = [person[0] for person in people if person]
     known = [draw((note,), plan, randomness) for note in (*planted, *others)]
-    start = adapter.read(model)
-    zero = {name: np.zeros_like(array) for name, array in start.items()}
+    zero = frozen.start(base.folder, spec(plan.adapter))
     adapter.write(model, zero)
     shorten = attack_canaries.shortener(sum(array.size for array in zero.values()))
     look = partial(

@@ -87,4 +87,5 @@ def _explain(fault: ValidationError) -> str:
         return f"key '{key}' is missing{tail}; add it"
     if not key:  # a rule over several keys, whose own sentence says what to do
         return first["msg"].removeprefix("Value error, ")
-    return f"key '{key}': {first['msg'][0].lower()}{first['msg'][1:]}{tail}; correct the value"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"key '{key}': {said[0].lower()}{said[1:]}{tail}; correct the value"

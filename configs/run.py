@@ -14,11 +14,14 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
     model_validator,
 )
+
+from configs import offered
 
 FORMAT: Final = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -85,9 +88,16 @@ class ModelTable(Table):
 
 
 class AdapterTable(Table):
-    """FFA-LoRA: A frozen, orthonormal, from a public seed; B trained (Sun et al., 2024)."""
+    """Which small part of the model is trained.
 
-    method: Literal["ffa-lora"] = "ffa-lora"
+    "ffa-lora": A frozen, orthonormal, from a public seed; B trained (Sun et al., 2024).
+    "lora-xs": A and L frozen, both from the seed; the square R between them trained.
+    "lora": A and B trained, at one institution.
+    """
+
+    method: Annotated[Literal["ffa-lora", "lora-xs", "lora"], BeforeValidator(offered.method)] = (
+        "ffa-lora"
+    )
     rank: Annotated[int, Field(ge=1, le=256)] = 8
     alpha: Annotated[int, Field(ge=1, le=1024)] = 16
     targets: tuple[str, ...] = ()
@@ -111,11 +121,16 @@ class TrainingTable(Table):
     """What is learnt and how the noised gradient is used; chosen on synthetic or public data.
 
     `objective = "response"` learns the words of any response; "label" learns the choice among
-    `task.labels`, all else left out: with noise, far more is learnt about far less. The schedule
+    `task.labels`, all else left out: with noise, far more is learnt about far less; "preference"
+    learns which of two answers is better (DPO with `beta`, against the base model). The schedule
     runs over all rounds, and like weight decay looks at no record.
     """
 
-    objective: Literal["response", "label"] = "response"
+    objective: Annotated[
+        Literal["response", "label", "preference"], BeforeValidator(offered.method)
+    ] = "response"
+    thoughts: Literal["drop", "learn"] = "drop"
+    beta: Annotated[Positive, Field(le=10)] = 0.1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     schedule: Literal["constant", "cosine", "linear"] = "constant"
@@ -124,6 +139,11 @@ class TrainingTable(Table):
     weight_decay: Annotated[Number, Field(ge=0, le=100)] = 0.0
     label_smoothing: Annotated[Number, Field(ge=0, le=0.5)] = 0.0
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 128
+
+    @model_validator(mode="before")
+    @classmethod
+    def _offered(cls, values: Any) -> Any:
+        return offered.keys(values)
 
 
 class FederationTable(Table):
@@ -160,6 +180,45 @@ class AggregationTable(Table):
         }[self.method]
 
 
+class StoppingRule(Table):
+    """Ends a run after a round, by the mean loss on public records of the coordinator.
+
+    Attributes:
+        digest: of the file with the records.
+        patience: how many averaged rounds in a row may gain too little.
+        least_gain: by how many nats the best of them must be under the best before.
+        limit: how many records are used at most.
+    """
+
+    digest: Digest
+    patience: Annotated[int, Field(ge=1, le=1000)]
+    least_gain: Annotated[Number, Field(ge=0)]
+    limit: Annotated[int, Field(ge=1)]
+
+
+class StoppingTable(Table):
+    """The rule as the coordinator writes it, with where the records are; no path: no rule."""
+
+    path: str = ""
+    digest: Digest | None = None
+    patience: Annotated[int, Field(ge=1, le=1000)] = 2
+    least_gain: Annotated[Number, Field(ge=0)] = 0.0
+    limit: Annotated[int, Field(ge=1)] = 200
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.path and self.digest is None:
+            raise ValueError(
+                "stopping.path needs stopping.digest, as sha256: and what sha256sum says"
+            )
+        return self
+
+    @property
+    def rule(self) -> StoppingRule | None:
+        """What of it is in the plan."""
+        return StoppingRule(**self.model_dump(exclude={"path"})) if self.path else None
+
+
 class TaskTable(Table):
     """What the model is to learn, in words for the model card, and the public label set."""
 
@@ -186,6 +245,15 @@ class _Trains(Table):
 
     @model_validator(mode="after")
     def _labels_to_choose_from(self) -> Self:
+        training = self.training
+        if training.thoughts == "learn" and training.objective != "response":
+            raise ValueError(
+                'training.thoughts = "learn" needs training.objective = "response"; use "drop"'
+            )
+        if training.objective == "preference" and training.label_smoothing > 0:
+            raise ValueError(
+                'training.label_smoothing has no place in "preference"; remove it or set 0'
+            )
         labels = self.task.labels
         if self.training.objective == "label" and not len(set(labels)) == len(labels) >= 2:
             raise ValueError(
@@ -193,6 +261,31 @@ class _Trains(Table):
                 'or use "response"'
             )
         return self
+
+
+def _one_pair(training: TrainingTable, notes_per_person: int) -> None:
+    """Raise where several preferences of a person would have to share a row."""
+    if training.objective == "preference" and notes_per_person != 1:
+        raise ValueError(
+            'training.objective = "preference" takes one pair of answers of a person in a step; '
+            "set notes_per_person = 1"
+        )
+
+
+def _averaged(
+    adapter: AdapterTable, institutions: tuple[str, ...], aggregation: AggregationTable
+) -> None:
+    """Raise where the mean of the updates would not be the mean of what they do."""
+    if adapter.method == "lora" and aggregation.method != "mean":
+        raise ValueError(
+            f'aggregation.method = "{aggregation.method}" compares institutions, and '
+            'adapter.method = "lora" has one; use "mean"'
+        )
+    if adapter.method == "lora" and len(institutions) > 1:
+        raise ValueError(
+            'adapter.method = "lora" trains both factors, and the mean of factors is not the mean '
+            'of their products; use "ffa-lora" or "lora-xs", or invite one institution'
+        )
 
 
 def _paced(training: TrainingTable, steps: int) -> None:
@@ -215,11 +308,14 @@ class Run(_Trains):
     privacy: PrivacyTable = PrivacyTable()
     federation: FederationTable
     aggregation: AggregationTable = AggregationTable()
+    stopping: StoppingTable = StoppingTable()
     evaluation: EvaluationTable = EvaluationTable()
 
     @model_validator(mode="after")
     def _paced(self) -> Self:
         _paced(self.training, self.privacy.rounds * self.privacy.steps_per_round)
+        _averaged(self.adapter, self.federation.institutions, self.aggregation)
+        _one_pair(self.training, self.privacy.notes_per_person)
         return self
 
 
@@ -252,10 +348,13 @@ class Plan(_Trains):
     quorum: Annotated[int, Field(ge=1)]
     round_timeout_s: Positive
     aggregation: AggregationTable = AggregationTable()
+    stopping: StoppingRule | None = None
 
     @model_validator(mode="after")
     def _paced(self) -> Self:
         _paced(self.training, self.steps)
+        _averaged(self.adapter, self.institutions, self.aggregation)
+        _one_pair(self.training, self.notes_per_person)
         return self
 
     @property

@@ -1,19 +1,22 @@
-"""The adapter on the model: FFA-LoRA with a frozen public factor A and a trained factor B.
+"""The adapter on the model: public factors, frozen, and what is trained between or beside them.
 
-Averages of B are exact because A is the same everywhere (arXiv:2403.12313), and the noise of
-several institutions adds up linearly.
+With FFA-LoRA (arXiv:2403.12313) A is frozen and B is trained; with LoRA-XS (arXiv:2405.17604) A and
+L are frozen and the small R between them is trained. Averages of what is trained are exact, since
+the rest is the same everywhere, and the noise of several institutions adds up linearly. Plain LoRA
+trains both factors.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from model import architectures, export, frozen
 from model.base import Base
@@ -37,14 +40,14 @@ __all__ = [
 _NAME = "default"
 
 
-class _Split(torch.nn.Module):
-    """Factor B in two plain layers: its first columns, which are trained, and the frozen rest."""
+class _Split(nn.Module):
+    """Factor B or R in two plain layers: its first columns, which are trained, and the rest."""
 
-    def __init__(self, whole: torch.nn.Linear, columns: int) -> None:
+    def __init__(self, whole: nn.Linear, columns: int) -> None:
         super().__init__()
         rows, rank = whole.weight.shape
-        self.trained = torch.nn.Linear(columns, rows, bias=False)
-        self.rest = torch.nn.Linear(rank - columns, rows, bias=False)
+        self.trained = nn.Linear(columns, rows, bias=False)
+        self.rest = nn.Linear(rank - columns, rows, bias=False)
         self.columns = columns
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -63,18 +66,25 @@ def attach(base: Base, spec: Spec, *, columns: int | None = None) -> Any:
     Args:
         base: the loaded model; carries no adapter yet.
         spec: the adapter that the plan asks for.
-        columns: how many columns of each B are trained, from the first on; None: all.
+        columns: how many columns of each B (or R) are trained, from the first on; None: all.
+            With "lora" it is all: there are two factors to be trained in step.
 
     Returns:
         The `PeftModel`; it shares its weights with `base.model`.
 
-    Guarantees: the B factors are zero, and their first `columns` columns are the only trainable
-        parameters, so the model computes what the base computes; A has orthonormal rows derived
-        from the seed; no dropout.
+    Guarantees: the trainable parameters are those of `shapes`, as weights of plain linear layers,
+        and are `frozen.start`, so the model computes what the base computes; of B (or of R, with
+        LoRA-XS) only the first `columns` columns are trained; the others are `frozen.factors`; no
+        dropout.
 
     Raises:
         ModelError: the adapter does not fit, or the model already carries one.
     """
+    if spec.method == "lora" and columns is not None and columns < spec.rank:
+        raise ModelError(
+            "both factors of lora are trained whole; set runtime.columns to 0, or take ffa-lora",
+            code="bad-adapter",
+        )
     from peft import LoraConfig, get_peft_model
 
     targets = targets_for(base.folder, spec)
@@ -105,11 +115,20 @@ def attach(base: Base, spec: Spec, *, columns: int | None = None) -> Any:
         for path, layer in _layers(model):
             covered.add(path)
             layer.lora_A[_NAME].weight.copy_(torch.from_numpy(fixed[f"{path}.A"]))
-            if columns is not None and columns < spec.rank:
-                layer.lora_B[_NAME] = _Split(layer.lora_B[_NAME], columns).requires_grad_(False)
             _set(layer.lora_B[_NAME], torch.zeros_like(layer.lora_B[_NAME].weight))
-            trained = getattr(layer.lora_B[_NAME], "trained", layer.lora_B[_NAME])
-            trained.weight.requires_grad_(True)
+            if spec.method == "lora-xs":
+                left = layer.lora_B[_NAME]
+                _set(left, torch.from_numpy(fixed[f"{path}.L"]))
+                inner = nn.utils.skip_init(
+                    nn.Linear, spec.rank, spec.rank, bias=False, device=left.weight.device
+                )
+                inner.weight.zero_()
+                layer.lora_B[_NAME] = nn.Sequential(inner, left)
+            if columns is not None and columns < spec.rank:
+                _split(layer, columns)
+            layer.requires_grad_(False)
+    for factor in _trained(model, shapes(base.folder, spec)).values():
+        getattr(factor, "trained", factor).weight.requires_grad_(True)
     if covered != set(targets):
         raise ModelError(
             f"the adapter reached {len(covered)} of {len(targets)} matrices of "
@@ -125,40 +144,42 @@ def detach(model: Any) -> None:
 
 
 def frozen_digest(model: Any) -> str:
-    """Digest of the frozen factors on the model; equal wherever the same plan is attached."""
-    return frozen.digest(
-        {f"{path}.A": _array(layer.lora_A[_NAME].weight) for path, layer in _layers(model)}
-    )
+    """Digest of the public factors on the model; equal wherever the same plan is attached.
+
+    With "lora", where A is trained, of A as it is now.
+    """
+    public = {n: factor for n, factor in _factors(model).items() if n.endswith((".A", ".L"))}
+    return frozen.digest({name: _array(factor) for name, factor in public.items()})
 
 
 def read(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """Copy the trained factors out: "<module path>.B" -> float32, shape (out, rank), sorted."""
-    found = {f"{path}.B": _array(layer.lora_B[_NAME].weight) for path, layer in _layers(model)}
-    return dict(sorted(found.items()))
+    """Copy the trained arrays out, float32 by the names of `shapes`, sorted."""
+    return {name: _array(factor) for name, factor in _trained(model).items()}
 
 
 def write(model: Any, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Copy trained factors into the model.
+    """Copy trained arrays into the model.
 
     Raises:
         ModelError: names or shapes are not exactly the adapter's, or an entry is not finite;
             nothing is written then.
     """
-    weights = {f"{path}.B": layer.lora_B[_NAME].weight for path, layer in _layers(model)}
-    export.check(arrays, {name: tuple(weight.shape) for name, weight in weights.items()})
+    factors = _trained(model)
+    export.check(arrays, {name: tuple(factor.weight.shape) for name, factor in factors.items()})
     with torch.no_grad():
-        for path, layer in _layers(model):
-            whole = np.array(arrays[f"{path}.B"], dtype=np.float32)
-            _set(layer.lora_B[_NAME], torch.from_numpy(whole))
+        for name, factor in factors.items():
+            _set(factor, torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
 
 
-def columns(model: Any) -> int:
-    """How many columns of each B are trained."""
-    (count,) = {
-        getattr(layer.lora_B[_NAME], "columns", layer.lora_B[_NAME].weight.shape[1])
-        for _, layer in _layers(model)
-    }
-    return int(count)
+def change(
+    model: Any, start: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """How the trained arrays moved since `start`, only the columns that are trained."""
+    moved = {}
+    for name, factor in _trained(model).items():
+        whole = _array(factor) - start[name]
+        moved[name] = np.ascontiguousarray(whole[:, : getattr(factor, "columns", whole.shape[1])])
+    return moved
 
 
 def save(
@@ -174,12 +195,24 @@ def save(
 
 
 def _set(factor: Any, whole: torch.Tensor) -> None:
-    """Copy a whole factor B into a layer, split or not."""
+    """Copy a whole factor into a layer, split or not."""
     if isinstance(factor, _Split):
         factor.trained.weight.copy_(whole[:, : factor.columns])
         factor.rest.weight.copy_(whole[:, factor.columns :])
     else:
         factor.weight.copy_(whole)
+
+
+def _split(layer: Any, columns: int) -> None:
+    """Divide what is trained of one module, B or with LoRA-XS R, after `columns` columns."""
+    outer = layer.lora_B[_NAME]
+    whole = outer[0] if isinstance(outer, nn.Sequential) else outer
+    parts = _Split(whole, columns).to(whole.weight.device)
+    _set(parts, whole.weight)
+    if whole is outer:
+        layer.lora_B[_NAME] = parts
+    else:
+        outer[0] = parts
 
 
 def _layers(model: Any) -> Iterator[tuple[str, Any]]:
@@ -190,5 +223,31 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
             yield name.removeprefix("base_model.model."), module
 
 
-def _array(weight: Any) -> npt.NDArray[np.float32]:
-    return np.array(weight.detach().cpu().numpy(), dtype=np.float32)
+def _factors(model: Any) -> dict[str, Any]:
+    """Every factor on the model: "<module path>.<letter>" -> the layer that holds it."""
+    found: dict[str, Any] = {}
+    for path, layer in _layers(model):
+        found[f"{path}.A"] = layer.lora_A[_NAME]
+        outer = layer.lora_B[_NAME]
+        if isinstance(outer, nn.Sequential):
+            found[f"{path}.R"], found[f"{path}.L"] = outer[0], outer[1]
+        else:
+            found[f"{path}.B"] = outer
+    return found
+
+
+def _trained(model: Any, names: Container[str] | None = None) -> dict[str, Any]:
+    """The factors of `names`, sorted; by default those of which something is trained."""
+    return {
+        name: factor
+        for name, factor in sorted(_factors(model).items())
+        if (name in names if names is not None else _learns(factor))
+    }
+
+
+def _learns(factor: Any) -> bool:
+    return any(weight.requires_grad for weight in factor.parameters())
+
+
+def _array(factor: Any) -> npt.NDArray[np.float32]:
+    return np.array(factor.weight.detach().cpu().numpy(), dtype=np.float32)

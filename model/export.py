@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,8 +37,8 @@ def save_folder(
         out: folder to write to; created if missing.
         folder: the base model; only its public name is written, no path.
         spec: the adapter's shape.
-        arrays: trained factors, "<module path>.B" -> (out, rank).
-        a: frozen factors "<module path>.A" -> (rank, in); None derives them from the seed.
+        arrays: factors "<module path>.B" -> (out, rank); see `frozen.product`.
+        a: factors "<module path>.A" -> (rank, in); None derives them from the seed.
 
     Returns:
         `out`.
@@ -45,12 +46,11 @@ def save_folder(
     Raises:
         ModelError: names, shapes or finiteness of the arrays are not what the adapter demands.
     """
-    check(arrays, shapes(folder, spec))
-    fixed = frozen.factors(folder, spec) if a is None else a
-    wanted = {
-        f"{path}.A": (spec.rank, folder.linear[path][1]) for path in targets_for(folder, spec)
-    }
-    check(fixed, wanted)
+    plain = replace(spec, method="lora")
+    wanted = shapes(folder, plain)
+    fixed = frozen.factors(folder, plain) if a is None else a
+    check(arrays, {name: shape for name, shape in wanted.items() if name.endswith(".B")})
+    check(fixed, {name: shape for name, shape in wanted.items() if name.endswith(".A")})
     tensors = {}
     for name, array in [*arrays.items(), *fixed.items()]:
         path, _, letter = name.rpartition(".")

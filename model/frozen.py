@@ -1,9 +1,12 @@
-"""The frozen factor A of the adapter: orthonormal rows that everyone derives from a public seed.
+"""The adapter's public factors: orthonormal rows that everyone derives from a seed.
 
 Every institution must hold the same A to the last bit, or averaging B would not be exact
-(FFA-LoRA, arXiv:2403.12313). Hence no library that may round differently elsewhere: entries are
-integers taken from SHAKE-256, and Gram-Schmidt uses only products, quotients, square roots (which
-IEEE 754 rounds in one way) and `math.fsum`, which rounds a whole sum once.
+(FFA-LoRA, arXiv:2403.12313); LoRA-XS (arXiv:2405.17604) has a second such factor, L. Its authors
+take both from a singular value decomposition of the base, which no two linear algebra libraries
+compute to the same bits; ours are of the seed. Hence no library that may round differently
+elsewhere: entries are integers taken from SHAKE-256, and Gram-Schmidt uses only products,
+quotients, square roots (which IEEE 754 rounds in one way) and `math.fsum`, which rounds a whole
+sum once.
 """
 
 from __future__ import annotations
@@ -16,26 +19,72 @@ import numpy as np
 import numpy.typing as npt
 
 from model.manifest import ModelFolder
-from model.shapes import Spec, targets_for
+from model.shapes import Spec, shapes, targets_for
 
 _BYTES = 8
 
 
 def factors(folder: ModelFolder, spec: Spec) -> dict[str, npt.NDArray[np.float32]]:
-    """Derive the frozen factors of an adapter.
+    """Derive the factors of an adapter that are public: frozen, or with "lora" where A starts.
 
     Returns:
-        "<module path>.A" -> shape (rank, in), rows orthonormal to float32 precision.
+        "<module path>.A" -> shape (rank, in), rows orthonormal to float32 precision; with "lora-xs"
+        also "<module path>.L" -> shape (out, rank), columns orthonormal.
 
     Guarantees: bit for bit the same on every machine.
 
     Raises:
         ModelError: the adapter does not fit the model.
     """
+    found = {}
+    for path in targets_for(folder, spec):
+        out, wide = folder.linear[path]
+        found[f"{path}.A"] = factor(spec.seed, path, rank=spec.rank, width=wide)
+        if spec.method == "lora-xs":  # no module's path has a space: these are other directions
+            left = factor(spec.seed, f"{path} left", rank=spec.rank, width=out)
+            found[f"{path}.L"] = np.ascontiguousarray(left.T)
+    return found
+
+
+def start(folder: ModelFolder, spec: Spec) -> dict[str, npt.NDArray[np.float32]]:
+    """What training starts from: the trained arrays of an adapter that changes nothing.
+
+    Returns:
+        Zeros by wire name; with "lora", the factor A of the seed.
+
+    Raises:
+        ModelError: the adapter does not fit the model.
+    """
+    wanted = shapes(folder, spec)
+    fixed = factors(folder, spec) if spec.method == "lora" else {}
+    zero = {name: np.zeros(shape, dtype=np.float32) for name, shape in wanted.items()}
+    return zero | fixed
+
+
+def product(
+    folder: ModelFolder, spec: Spec, arrays: Mapping[str, npt.NDArray[np.float32]]
+) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]:
+    """Write a trained adapter as the two factors of a plain LoRA, which is what is released.
+
+    Args:
+        folder: the base model.
+        spec: the adapter.
+        arrays: the trained arrays, as `shapes` names them.
+
+    Returns:
+        "<module path>.B" -> (out, rank) and "<module path>.A" -> (rank, in), whose product is the
+        adapter's; with "lora-xs", B = L R, rounded once.
+    """
+    fixed = factors(folder, spec) if spec.method != "lora" else arrays
+    a = {name: fixed[name] for name in sorted(fixed) if name.endswith(".A")}
+    if spec.method != "lora-xs":
+        return {name: arrays[name] for name in sorted(arrays) if name.endswith(".B")}, a
     return {
-        f"{path}.A": factor(spec.seed, path, rank=spec.rank, width=folder.linear[path][1])
+        f"{path}.B": (fixed[f"{path}.L"].astype(np.float64) @ arrays[f"{path}.R"]).astype(
+            np.float32
+        )
         for path in targets_for(folder, spec)
-    }
+    }, a
 
 
 def factor(seed: str, path: str, *, rank: int, width: int) -> npt.NDArray[np.float32]:

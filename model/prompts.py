@@ -108,13 +108,18 @@ def encode(model: Any, instruction: str, response: str, *, max_tokens: int) -> E
     return Example(ids=(*asked, *labels), prompt_tokens=len(asked))
 
 
-def prompt(model: Any, instruction: str, *, max_tokens: int) -> tuple[int, ...]:
+def prompt(
+    model: Any, instruction: str, *, max_tokens: int, thinking: bool = False
+) -> tuple[int, ...]:
     """Tokens up to where the answer begins, with the instruction's middle cut out if need be.
+
+    With `thinking`, up to where a thought begins.
 
     Raises:
         ModelError: max_tokens has no room for the chat format.
     """
-    return conversation(model, [{"role": "user", "content": instruction}], max_tokens=max_tokens)
+    asked = [{"role": "user", "content": instruction}]
+    return conversation(model, asked, max_tokens=max_tokens, thinking=thinking)
 
 
 def answer(model: Any, response: str) -> tuple[int, ...]:
@@ -129,7 +134,11 @@ def end_token(model: Any) -> int:
 
 
 def conversation(
-    model: Any, messages: Sequence[Mapping[str, str]], *, max_tokens: int
+    model: Any,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    max_tokens: int,
+    thinking: bool = False,
 ) -> tuple[int, ...]:
     """Tokens of a conversation up to where the next answer begins.
 
@@ -139,6 +148,7 @@ def conversation(
             `assistant` in turn, the last one `user`. A system message that the model's format
             has no place for is put before the first user message.
         max_tokens: the longest user message loses its middle until everything fits.
+        thinking: end in an open thought.
 
     Raises:
         ModelError: roles out of order, or no room.
@@ -155,7 +165,7 @@ def conversation(
         )
     if roles[0] == "system" and template.frame(tokenizer, roles) is None:
         roles, contents = roles[1:], [f"{contents[0]}\n\n{contents[1]}", *contents[2:]]
-    frame = _frame(tokenizer, roles)
+    frame = _frame(tokenizer, roles, thinking=thinking)
     texts = [template.tokens(tokenizer, content) for content in contents]
     excess = sum(map(len, [*frame.pieces, *texts])) - max_tokens
     if excess > 0:
@@ -210,14 +220,46 @@ def loss(
             f"a sequence of {longest} tokens does not fit the width of {width}; raise the width",
             code="too-long",
         )
-    device = forward.device_of(model)
     groups = [item.notes if isinstance(item, Pack) else (item,) for item in items]
-    ids = forward.pad([_joined(notes) for notes in groups], device=device, width=width)
     spans = [span for row, notes in enumerate(groups) for span in _spans(row, notes, labels)]
+    return summed(
+        model, groups, spans, width, labels=labels, smoothing=smoothing, recompute=recompute,
+        apart=any(isinstance(item, Pack) for item in items),
+    )  # fmt: skip
+
+
+def summed(
+    model: Any,
+    groups: Sequence[Sequence[Example]],
+    spans: Sequence[tuple[int, int, float]],
+    width: int,
+    *,
+    labels: Labels | None = None,
+    smoothing: float = 0.0,
+    recompute: bool = False,
+    apart: bool = True,
+) -> Tensor:
+    """Sum cross-entropies of chosen tokens over each row, with a factor each.
+
+    Args:
+        model: as for `loss`.
+        groups: the examples of each row, at least one.
+        spans: (row, column, factor) of each token whose cross-entropy counts.
+        width: what rows are padded to; none is longer.
+        labels: as for `loss`.
+        smoothing: as for `loss`.
+        recompute: as for `loss`.
+        apart: whether the examples of a row do not see each other; needed where there are several.
+
+    Returns:
+        Shape (len(groups),), in nats.
+    """
+    device = forward.device_of(model)
+    ids = forward.pad([_joined(notes) for notes in groups], device=device, width=width)
     rows, columns = torch.tensor([span[:2] for span in spans], device=device).T
     shares = torch.tensor([span[2] for span in spans], device=device)
     mask = positions = None
-    if any(isinstance(item, Pack) for item in items):
+    if apart:
         mask, positions = _apart(groups, width, like=next(iter(model.parameters())))
     with recomputed(model) if recompute else nullcontext():
         hidden = forward.hidden_at(model, ids, rows, columns - 1, mask=mask, positions=positions)
@@ -226,7 +268,7 @@ def loss(
         answers = [note.ids[note.prompt_tokens :] for notes in groups for note in notes]
         choices = [tokens for answer in answers for tokens in labels.choices(answer)]
     losses = head.cross_entropy(model, hidden, ids[rows, columns], choices, smoothing)
-    return losses.new_zeros(len(items)).index_add(0, rows, losses * shares)
+    return losses.new_zeros(len(groups)).index_add(0, rows, losses * shares)
 
 
 def _joined(notes: Sequence[Example]) -> tuple[int, ...]:
@@ -266,8 +308,8 @@ def _apart(
     return mask[:, None], torch.tensor(places, device=like.device)
 
 
-def _frame(tokenizer: Any, roles: tuple[str, ...]) -> template.Frame:
-    frame = template.frame(tokenizer, roles)
+def _frame(tokenizer: Any, roles: tuple[str, ...], *, thinking: bool = False) -> template.Frame:
+    frame = template.frame(tokenizer, roles, thinking=thinking)
     if frame is None:
         raise ModelError(
             "the model's chat template does not take a user's message; use another model or "

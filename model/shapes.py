@@ -6,10 +6,13 @@ Imports no torch: the egress gate checks an update against these shapes in a sma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from model import architectures
 from model.errors import ModelError
 from model.manifest import ModelFolder
+
+Method = Literal["ffa-lora", "lora-xs", "lora"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,13 +20,16 @@ class Spec:
     """The adapter that a run plan asks for. All of it is public.
 
     Attributes:
+        method: what of the product B A is trained: "ffa-lora" trains B; "lora-xs" trains R, with
+            B = L R and L frozen; "lora" trains both.
         rank: inner dimension r of the product B A, at least 1.
         alpha: the product is scaled by alpha / rank.
         targets: module names, either last components (`q_proj`) or whole paths; empty means
             the architecture's default, its query and value projections.
-        seed: public text that the frozen factor A is derived from.
+        seed: public text that A is derived from, and L.
     """
 
+    method: Method = "ffa-lora"
     rank: int = 8
     alpha: int = 16
     targets: tuple[str, ...] = ()
@@ -72,9 +78,22 @@ def targets_for(folder: ModelFolder, spec: Spec) -> tuple[str, ...]:
 
 
 def shapes(folder: ModelFolder, spec: Spec) -> dict[str, tuple[int, int]]:
-    """Name and shape of every array that may cross the border: "<module path>.B" -> (out, rank).
+    """Name and shape of every array that is trained, and may cross the border.
+
+    Returns:
+        "<module path>.B" -> (out, rank); of "lora-xs", "<module path>.R" -> (rank, rank); of
+        "lora", beside B also "<module path>.A" -> (rank, in).
 
     Raises:
         ModelError: the adapter does not fit the model.
     """
-    return {f"{path}.B": (folder.linear[path][0], spec.rank) for path in targets_for(folder, spec)}
+    found: dict[str, tuple[int, int]] = {}
+    for path in targets_for(folder, spec):
+        out, wide = folder.linear[path]
+        if spec.method == "lora-xs":
+            found[f"{path}.R"] = (spec.rank, spec.rank)
+            continue
+        found[f"{path}.B"] = (out, spec.rank)
+        if spec.method == "lora":
+            found[f"{path}.A"] = (spec.rank, wide)
+    return dict(sorted(found.items()))

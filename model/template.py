@@ -7,6 +7,7 @@ stays text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,8 @@ ROLES: Final = ("system", "user", "assistant")
 _DATE: Final = "26 Jul 2024"
 _PLAIN: Final = {"system": "", "user": "Instruction:\n", "assistant": "Response:\n"}
 _THINK: Final = "<think>"
+# What a template may end in of its own: an open thought, or a closed one with nothing in it.
+_OPENED: Final = re.compile(r"<think>\s*(</think>\s*)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,13 @@ class Frame:
 
 
 @lru_cache(maxsize=64)
-def frame(tokenizer: Any, roles: tuple[str, ...]) -> Frame | None:
+def frame(tokenizer: Any, roles: tuple[str, ...], *, thinking: bool = False) -> Frame | None:
     """The frame of a conversation whose messages have these roles, the last one `user`.
 
     The template's default system prompt is left out: with no system message, or with an empty
     one where the template would otherwise write its own. A template that makes the model think
-    first gets its thoughts closed, as the answers that we train on follow at once.
+    first gets its thoughts closed, as the answers that we train on follow at once; with `thinking`,
+    the frame ends in an open thought instead, whatever the template does.
 
     Returns:
         The frame; None if the template does not take these roles (some refuse `system`).
@@ -51,13 +55,20 @@ def frame(tokenizer: Any, roles: tuple[str, ...]) -> Frame | None:
     texts = _plain(roles) if tokenizer.chat_template is None else _rendered(tokenizer, roles)
     if texts is None:
         return None
-    if texts[-1].rstrip().endswith(_THINK):
+    if thinking:
+        texts[-1] = _OPENED.sub("", texts[-1]) + f"{_THINK}\n"
+    elif texts[-1].rstrip().endswith(_THINK):
         texts[-1] = texts[-1].rstrip() + "\n\n</think>\n\n"
     pieces = [tuple(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
     if tokenizer.chat_template is None:
         begin = [i for i in tokenizer("").input_ids if i != tokenizer.eos_token_id]
         pieces[0] = (*begin, *pieces[0])
     return Frame(pieces=tuple(pieces), end=_end(tokenizer))
+
+
+def closing(tokenizer: Any) -> tuple[int, ...]:
+    """Tokens between a thought and the answer that follows it."""
+    return tuple(tokenizer("\n</think>\n\n", add_special_tokens=False).input_ids)
 
 
 def tokens(tokenizer: Any, text: str) -> tuple[int, ...]:

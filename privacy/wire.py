@@ -46,6 +46,7 @@ DECLINES = (
     "model-not-allowed",
     "model-not-available",
     "plan-not-listed",
+    "needs-all-columns",
     "epsilon-over-policy",
     "epsilon-over-budget",
     "delta-mismatch",

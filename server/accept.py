@@ -35,10 +35,12 @@ def check(message: Message, plan: Plan, *, number: int, start: Arrays) -> tuple[
     asked = (plan.run, number, plans.digest(plan))
     if (header.run, header.round, header.plan_digest) != asked:
         raise ServerError("the update is for another round or plan", code="wrong-round")
-    columns = _columns(message.arrays, plan.adapter.rank)
-    shapes = {name: (array.shape[0], columns) for name, array in start.items()}
+    columns = trained_columns(message.arrays, plan)
+    shapes = {name: (array.shape[0], array.shape[1]) for name, array in start.items()}
+    if columns < plan.adapter.rank:
+        shapes = {name: (rows, columns) for name, (rows, _) in shapes.items()}
     cleared = clear(message.arrays, shapes=shapes, max_norm=float("inf"))
-    values = sum(rows * columns for rows, columns in shapes.values())
+    values = sum(rows * wide for rows, wide in shapes.values())
     if not cleared.norm <= plans.norm_limit(plan, values):
         raise ServerError("the update is larger than its steps can make", code="norm-over-limit")
     if arrays_digest(cleared.arrays) != header.update_digest:
@@ -75,8 +77,15 @@ def check_statement(
         raise ServerError("the update's statement is not in the site's log", code="no-receipt")
 
 
-def _columns(arrays: Mapping[str, object], rank: int) -> int:
-    """How many columns of each B an update has: those of its first array."""
+def trained_columns(arrays: Mapping[str, object], plan: Plan) -> int:
+    """How many columns of each B or R an update has: those of its first array.
+
+    Raises:
+        EgressDenied: more than the adapter has, or none.
+    """
+    rank = plan.adapter.rank
+    if plan.adapter.method == "lora":  # beside B it has A, and all of both
+        return rank
     first = next(iter(arrays.values()), None)
     if not isinstance(first, np.ndarray) or first.ndim != 2 or not 1 <= first.shape[1] <= rank:
         raise EgressDenied("an array of the update has another shape; nothing was taken over")

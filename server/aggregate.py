@@ -66,7 +66,9 @@ def mean(start: Arrays, updates: Sequence[Arrays]) -> dict[str, Float32]:
     """The adapter `start` plus the uniform mean of `updates`, each column over who trained it.
 
     With A frozen and shared, the mean of the products B·A is the product of the mean of B with A,
-    so nothing is lost in averaging (FFA-LoRA). Sums run in float64 and are rounded once.
+    so nothing is lost in averaging (FFA-LoRA); nor is anything of R between frozen factors
+    (LoRA-XS). Where both factors are trained there is one institution, whose update is the mean.
+    Sums run in float64 and are rounded once.
 
     Raises:
         ServerError: there is no update.

@@ -113,7 +113,7 @@ def run(
     folder = store.open_folder(directory)
     wanted = store.load_run(run_file, folder)
     with Live(silent=as_json) as live:
-        state = conduct.train(folder, wanted, resume=resume, show=live.show)
+        state = conduct.train(folder, wanted, resume=resume, base=run_file.parent, show=live.show)
     summary = {
         "run": wanted.name,
         "rounds": state.round,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from audit import aggregation
+from audit import aggregation, stopping
 from audit.digests import arrays_digest
 from audit.log import Log
 from server import aggregate
@@ -143,8 +143,9 @@ def _logged(log: Log, kind: str, run: str, number: int) -> bool:
     return any(entry.event.round == number for entry in log.entries(kind, run))
 
 
-def finish(log: Log, state: State, outcome: str, tell: Progress) -> None:
+def finish(log: Log, state: State, tell: Progress) -> None:
     """Say once in the log how the run's rounds ended, and go on to the release."""
+    outcome = "completed" if state.round >= state.plan.rounds else stopping.OUTCOME
     if not list(log.entries("run-finished", state.plan.run)):
         log.append(
             "run-finished",

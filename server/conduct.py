@@ -12,8 +12,8 @@ import numpy as np
 
 from audit import signing
 from configs.run import Plan, Run
-from model import catalog, shapes
-from server import evaluate, flower, plans, publish
+from model import catalog, frozen
+from server import evaluate, flower, plans, publish, stopping
 from server import state as states
 from server.box import Box
 from server.errors import ServerError
@@ -29,12 +29,26 @@ from server.turn import Party
 _CLOSE_SECONDS = 60.0
 
 
-def train(folder: Folder, run: Run, *, resume: bool, show: Show | None = None) -> State:
+def train(
+    folder: Folder,
+    run: Run,
+    *,
+    resume: bool,
+    base: Path = Path(),
+    show: Show | None = None,
+) -> State:
     """Run every round of `run`, or go on where it stopped.
+
+    Args:
+        folder: the coordinator.
+        run: RUN.toml as read.
+        resume: whether the run exists.
+        base: folder that a relative path in `run` starts from.
+        show: progress.
 
     Raises:
         ServerError: the run exists and `resume` is off, the plan changed, the SuperLink is not
-            running (5), or the quorum was not met (3).
+            running (5), the quorum was not met (3), or the public records of its rule differ.
     """
     path = folder.run(run.name)
     state: State | None = None
@@ -43,23 +57,28 @@ def train(folder: Folder, run: Run, *, resume: bool, show: Show | None = None) -
         _check_same(state, run)
     else:
         states.check_new(path, run.name)
-    if state is not None and state.round >= state.plan.rounds and state.outcome != "running":
+    if state is not None and state.outcome != "running":
+        how = "completed" if state.round >= state.plan.rounds else "stopped"
         tell = Progress(path / "progress.jsonl", show)
-        tell("finished", outcome="completed", participants=state.participants)
+        tell("finished", outcome=how, participants=state.participants)
         return state
     plan = plans.make(run) if state is None else state.plan
+    public = stopping.rows_of(run, plan, base)
     with flower.Session.open(folder) as link:
         if state is None:  # only now: an unreachable SuperLink must not use up the run's name
-            state = states.create(path, plan, _zeros(plan))
+            state = states.create(path, plan, _start(plan))
         tell = Progress(path / "progress.jsonl", show)
-        _conductor(folder, state, link, tell).run(join_timeout_s=run.federation.join_timeout_s)
+        conductor = _conductor(folder, state, link, tell)
+        if public:
+            judge = stopping.judge(plan, public)
+            conductor.stop = stopping.Stopping(conductor.log, state, tell, judge)
+        conductor.run(join_timeout_s=run.federation.join_timeout_s)
     return state
 
 
-def _zeros(plan: Plan) -> dict[str, np.ndarray]:
+def _start(plan: Plan) -> dict[str, np.ndarray]:
     """The adapter that round 0 starts from."""
-    wanted = shapes.shapes(catalog.find(plan.model), plans.adapter_spec(plan))
-    return {name: np.zeros(shape, dtype=np.float32) for name, shape in wanted.items()}
+    return frozen.start(catalog.find(plan.model), plans.adapter_spec(plan))
 
 
 def release(
@@ -206,6 +225,7 @@ def _check_same(state: State, run: Run) -> None:
         and plan.training == run.training
         and plan.task == run.task
         and plan.aggregation == run.aggregation
+        and plan.stopping == run.stopping.rule
         and plan.institutions == tuple(sorted(run.federation.institutions))
         and plan.quorum == run.federation.quorum
         and (plan.epsilon, plan.delta, plan.clip_norm, plan.sample_rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ def score(
     description: str,
     progress: Progress | None = None,
 ) -> Evaluated:
-    """Score the base model and the model with `arrays` as its adapter on the same records.
+    """Score the base model and the model with the factors `arrays` on the same records.
 
     A plan that trains the choice among labels is judged by that choice, and the base model by the
     rule that suits it better of the two.
@@ -92,7 +92,7 @@ def score(
     labels = plan.task.labels or tuple(sorted({response for _, response in rows}))
     chosen = plan.training.objective == "label"
     cards = []
-    model = adapter.attach(base, adapter_spec(plan))
+    model = adapter.attach(base, replace(adapter_spec(plan), method="lora"))
     for name, values in (("base", None), ("released", arrays)):
         rules: tuple[scoring.Rule, ...] = ("choice",) if chosen else ("calibrated",)
         if values is not None:

@@ -83,6 +83,8 @@ def _sentence(event: str, facts: dict[str, Any]) -> str:
         )
     if event == "closed" and facts.get("skipped"):
         return f"round {facts['round'] + 1} missed its quorum for good and changed nothing"
+    if event == "public-loss":
+        return f"round {facts['round'] + 1}: loss {facts['loss']:.4f} on the public records"
     if event == "scored":
         return f"scoring {facts['arm']}: {facts['done']} of {facts['total']}"
     if event == "close-failed":

@@ -27,6 +27,8 @@ from server.store import Folder
 # The coordinator's own copy, marked like any recipient's.
 OWN_COPY = "coordinator"
 OWNER_ROW = "owner"
+# Whose broadcasts can be marked: B, beside a frozen A. See docs/watermark.md for the others.
+MARKED = "ffa-lora"
 KEYS_KIND = "watermark-keys"
 
 
@@ -73,7 +75,8 @@ class Marking:
                 code="reserved-name",
             )
         spec = plans.adapter_spec(self.state.plan)
-        basis = frozen.factors(catalog.find(self.state.plan.model), spec)
+        fixed = frozen.factors(catalog.find(self.state.plan.model), spec)
+        basis = {module: array for module, array in fixed.items() if module.endswith(".A")}
         log.checkpoint()  # signs the head that the keys are bound to
         size = log.size
         root = "sha256:" + log.root(size).hex()
@@ -106,6 +109,7 @@ class Marking:
                 "detector_digest": watermark.detector_digest(),
                 "strength": decimal(watermark.STRENGTH),
                 "commitments": commitments(keys, [key.name for key in keys.recipients]),
+                **({} if self.state.plan.adapter.method == MARKED else {"broadcasts": "unmarked"}),
             },
             run=run,
         )
@@ -115,14 +119,16 @@ class Marking:
     def copies(self, log: Log, number: int, names: Sequence[str]) -> dict[str, Copy]:
         """The adapter that round `number` starts from, marked for each site, and logged.
 
-        The adapter of the first round is zero: it says nothing and can carry nothing.
+        The adapter of the first round is zero: it says nothing and can carry nothing. Nor is there
+        a mark for what the other adapters than FFA-LoRA send, which the commitment says.
 
         Raises:
             ServerError: a copy is not the one that was logged for its recipient (exit code 4).
             AuditError: the run's keys or references are damaged.
         """
         start = self.state.adapter(number)
-        if not any(array.any() for array in start.values()):
+        zero = not any(array.any() for array in start.values())
+        if zero or self.state.plan.adapter.method != MARKED:
             plain = Copy(start, arrays_digest(start))
             return dict.fromkeys(names, plain)
         made = {name: self._copy(log, number, name) for name in sorted(set(names))}
@@ -175,9 +181,11 @@ class Marking:
     def reference(self, log: Log, number: int) -> watermark.Reference:
         """The unmarked adapter after `number` rounds, prepared and kept for detection."""
         if self._prepared is None or self._prepared[0] != number:
-            keys, b = self.commit(log), self.state.adapter(number)
-            keys.keep_reference(number, b)
-            self._prepared = number, watermark.Reference.of(b, keys.basis(), keys.scale)
+            keys, plan = self.commit(log), self.state.plan
+            spec, found = plans.adapter_spec(plan), catalog.find(plan.model)
+            b, a = frozen.product(found, spec, self.state.adapter(number))
+            keys.keep_reference(number, b, a if spec.method == "lora" else None)
+            self._prepared = number, watermark.Reference.of(b, a, keys.scale)
         return self._prepared[1]
 
     def _copy(self, log: Log, number: int, name: str) -> Copy:

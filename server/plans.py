@@ -54,6 +54,7 @@ def make(run: Run) -> Plan:
         quorum=run.federation.quorum,
         round_timeout_s=run.federation.round_timeout_s,
         aggregation=run.aggregation,
+        stopping=run.stopping.rule,
     )
 
 
@@ -76,7 +77,13 @@ def norm_limit(plan: Plan, values: int) -> float:
 def adapter_spec(run: Run | Plan) -> Spec:
     """The adapter of a run or plan in the model package's terms."""
     table = run.adapter
-    return Spec(rank=table.rank, alpha=table.alpha, targets=table.targets, seed=table.seed)
+    return Spec(
+        method=table.method,
+        rank=table.rank,
+        alpha=table.alpha,
+        targets=table.targets,
+        seed=table.seed,
+    )
 
 
 def document(plan: Plan) -> bytes:

@@ -81,7 +81,7 @@ def publish(
             run's watermark (exit code 3).
     """
     plan = state.plan
-    if state.round < plan.rounds:
+    if state.outcome == "running":
         raise ServerError(
             f"run {plan.run} is at round {state.round} of {plan.rounds}; finish it with "
             "privity server run --resume",
@@ -95,20 +95,20 @@ def publish(
         )
     found = catalog.find(plan.model, expect_digest=plan.model_digest)
     spec = plans.adapter_spec(plan)
-    reference = state.adapter(plan.rounds)
-    a = frozen.factors(found, spec)
+    trained = state.adapter(state.round)
+    _, a = frozen.product(found, spec, trained)
     recipients = (OWN_COPY, *state.participants)
     tell("marking", recipients=list(recipients))
     marking = Marking(folder, state)
-    mark = _commit(log, marking, reference, recipients)
+    mark = _commit(log, marking, trained, a, recipients)
     identity = f"{plan.run}"
-    marked = {name: marking.mark(log, plan.rounds, name) for name in recipients}
+    marked = {name: marking.mark(log, state.round, name) for name in recipients}
     evaluated = None
     if rows:
         tell("evaluating", records=len(rows))
         evaluated = evaluate.score(
             plan,
-            marked[OWN_COPY],
+            {**marked[OWN_COPY], **a},
             rows,
             description=description,
             progress=lambda arm, done, total: tell("scored", arm=arm, done=done, total=total),
@@ -158,7 +158,7 @@ def publish(
         "release",
         {
             "adapter_digest": own.adapter_digest,
-            "reference_digest": arrays_digest(reference),
+            "reference_digest": arrays_digest(trained),
             "card_digest": own.card_digest,
             "bom_digest": own.bom_digest,
             "folder_digest": own.folder_digest,
@@ -178,7 +178,7 @@ def publish(
     )
     keys = marking.commit(log)
     found_in_own = mark_detect.residuals(
-        mark_detect.factored(marked[OWN_COPY], a), marking.reference(log, plan.rounds)
+        mark_detect.factored(marked[OWN_COPY], a), marking.reference(log, state.round)
     )
     (detection,) = mark_detect.detect(found_in_own, [keys.owner.halves])
     state.outcome = "released"
@@ -187,7 +187,11 @@ def publish(
 
 
 def _commit(
-    log: Log, marking: Marking, reference: Mapping[str, Any], recipients: tuple[str, ...]
+    log: Log,
+    marking: Marking,
+    trained: Mapping[str, Any],
+    a: Mapping[str, Any],
+    recipients: tuple[str, ...],
 ) -> Mark:
     """Log which unmarked adapter the copies are made of, under the run's committed keys.
 
@@ -206,14 +210,14 @@ def _commit(
     rows = commitments(keys, recipients)
     mark = Mark(
         keys.strength,
-        arrays_digest(reference),
+        arrays_digest(trained),
         {row["recipient"]: row["commitment"] for row in rows},
     )
     log.append(
         "watermark-committed",
         {
             "reference_digest": mark.reference_digest,
-            "basis_digest": watermark.basis_digest(keys.basis()),
+            "basis_digest": watermark.basis_digest(a),
             "table_digest": chips.table_digest(),
             "detector_digest": watermark.detector_digest(),
             "strength": decimal(keys.strength),

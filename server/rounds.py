@@ -44,6 +44,7 @@ class Conductor:
     tell: Progress
     marking: Marking
     clock: Callable[[], float] = time.monotonic
+    stop: Callable[[int], bool] = lambda closed: False  # whether the run is over after so many
 
     def run(self, *, join_timeout_s: float) -> None:
         """Take the run from where its state says to the end of its last round.
@@ -65,10 +66,10 @@ class Conductor:
             )
         self.marking.commit(self.log)
         self._agree(join_timeout_s)
-        while self.state.round < plan.rounds:
+        while self.state.round < plan.rounds and not self.stop(self.state.round):
             self._round(self.state.round)
         if self.state.outcome == "running":
-            closing.finish(self.log, self.state, "completed", self.tell)
+            closing.finish(self.log, self.state, self.tell)
 
     def _agree(self, timeout_s: float) -> None:
         """Propose the plan until every invited site has decided or the time is over."""
@@ -307,13 +308,12 @@ class Conductor:
         plan = self.state.plan
         update, header = accept.check(message, plan, number=turn.number, start=turn.start)
         head = self._take_evidence(party, header)
-        columns = next(iter(update.values())).shape[1]
         accept.check_statement(
             party.mirror,
             header,
             plan,
             input_digest=self._sent(turn, party.site.name),
-            columns=columns,
+            columns=accept.trained_columns(update, plan),
         )
         # The arrays are on disk before the log says that they count: a crash in between, or a
         # lost quorum, leaves a round that can be finished without this site.

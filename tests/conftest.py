@@ -104,7 +104,7 @@ class Federation:
         values: dict[str, object] = {
             "epsilon": 2.0, "rounds": 2, "steps_per_round": 1, "sample_rate": 0.5, "rank": 2,
             "quorum": 1, "join_timeout_s": 200.0, "round_timeout_s": 200.0,
-            "institutions": sorted(self.sites), "evaluation": "",
+            "institutions": sorted(self.sites), "evaluation": "", "method": "ffa-lora",
         }  # fmt: skip
         unknown = changes.keys() - values.keys()
         assert not unknown, unknown
@@ -115,6 +115,7 @@ name = "{name}"
 [model]
 name = "{TINY}"
 [adapter]
+method = "{values["method"]}"
 rank = {values["rank"]}
 [privacy]
 epsilon = {values["epsilon"]}

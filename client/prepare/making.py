@@ -153,7 +153,7 @@ def _reworded(
     text = ways[(start + copy) % len(ways)]
     return [
         Record(record.person, text, record.response, record.category, record.institution,
-               record.line, record.columns)
+               record.line, record.columns, record.rejected)
     ]  # fmt: skip
 
 

@@ -219,11 +219,13 @@ def _clean(
         try:
             asked = wording.cleaned(record.instruction, recipe.clean)
             answered = wording.cleaned(record.response, recipe.clean)
+            worse = record.rejected and wording.cleaned(record.rejected, recipe.clean)
         except Quarantined as fault:
             yield record, fault.code
             continue
-        better = dataclasses.replace(record, instruction=asked, response=answered)
-        yield better, "" if asked.strip() and answered.strip() else "empty"
+        better = dataclasses.replace(record, instruction=asked, response=answered, rejected=worse)
+        full = all(text is None or text.strip() for text in (asked, answered, worse))
+        yield better, "" if full else "empty"
 
 
 def _shared_lines(found: Sequence[Record], recipe: Recipe) -> dict[str, int]:
@@ -244,6 +246,7 @@ def _without(record: Record, lines: frozenset[str]) -> Record:
         record,
         instruction=wording.without(record.instruction, lines),
         response=wording.without(record.response, lines),
+        rejected=record.rejected and wording.without(record.rejected, lines),
     )
 
 
@@ -256,8 +259,8 @@ def _limit(found: Sequence[Record], recipe: Recipe) -> Iterator[tuple[Record, st
             label = labels.get(record.response.strip().casefold())
             code = "unknown-label" if label is None else ""
             record = dataclasses.replace(record, response=label or record.response)
-        length = len(record.instruction) + len(record.response)
-        if not record.instruction or not record.response:
+        length = len(record.instruction) + len(record.response) + len(record.rejected or "")
+        if not record.instruction or not record.response or record.rejected == "":
             code = "empty"
         elif not length >= limits.least_characters:
             code = "too-short"

@@ -240,7 +240,11 @@ def _row(record: Record, origin: str, person_column: str) -> bytes:
         "instruction": record.instruction,
         "response": record.response,
     }
-    for name, label in (("category", record.category), ("institution", record.institution)):
+    held = {
+        "category": record.category, "institution": record.institution,
+        "rejected": record.rejected,
+    }  # fmt: skip
+    for name, label in held.items():
         if label is not None:
             row[name] = label
     return json.dumps({**row, "prepared": origin}, ensure_ascii=False).encode() + b"\n"

@@ -89,9 +89,9 @@ def asked(world: Callable[..., Any]) -> Asked:
 
     made = world("clinic-a")
     plan = plans.make(load(made.federation.run_file(), Run))
-    from server.conduct import _zeros
+    from server.conduct import _start
 
-    start = _zeros(plan)
+    start = _start(plan)
     record = state.create(made.coordinator.run(plan.run), plan, start)
     ready = Asked(made, made.conductor(record), plan, start)
     assert unpack(ready.propose().message, Answer).decision == "accepted"

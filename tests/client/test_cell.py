@@ -175,7 +175,7 @@ def _plan(federation: Any, **changes: object) -> Any:
 def test_a_cell_loads_once_scrubs_and_trains_round_after_round(
     federation: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    from server.conduct import _zeros
+    from server.conduct import _start
 
     monkeypatch.setenv("SECRET_TOKEN", "zqtoken")
     made = federation(("clinic-a",))
@@ -192,7 +192,7 @@ def test_a_cell_loads_once_scrubs_and_trains_round_after_round(
         assert opened is not None
         assert opened.report.records == opened.report.kept > 0
         assert trainer.open() is None
-        start, steps = _zeros(plan), []
+        start, steps = _start(plan), []
         first = trainer.train(start, None, lambda done, total: steps.append((done, total)))
         second = trainer.train(
             {n: start[n] + first.delta[n] for n in start}, first.state, lambda *_: None

@@ -69,6 +69,9 @@ LISTED = decisions.digest(_plan())
         ({}, {"policy": {"plans": [LISTED], "run_epsilon": 1.0}}, "epsilon-over-policy"),
         ({}, {"policy": {"plans": [LISTED]}, "budget": {"epsilon": 1.0}}, "epsilon-over-budget"),
         ({}, {"policy": {"max_steps": 4}}, "none"),
+        ({"adapter": {"method": "lora"}}, {"runtime": {"columns": 4}}, "needs-all-columns"),
+        ({"adapter": {"method": "lora"}}, {"runtime": {"columns": 8}}, "none"),
+        ({"adapter": {"method": "lora-xs"}}, {"runtime": {"columns": 4}}, "none"),
         ({}, {"policy": {"run_epsilon": 2.0}}, "none"),
     ],
 )
@@ -80,7 +83,7 @@ def test_every_reason_is_a_word_of_the_wire() -> None:
     text = inspect.getsource(judge_module._reason)
     words = set(re.findall(r'return "([a-z-]+)"', text))
     assert words <= set(DECLINES)
-    assert len(words) == 8
+    assert len(words) == 9
 
 
 def test_an_acceptable_plan_is_trained_as_it_is_and_another_not_at_all(

@@ -95,6 +95,42 @@ def test_a_person_is_one_item_however_many_notes(monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_a_rejected_answer_is_scrubbed_and_holds_its_record_back() -> None:
+    def pair(person: str, worse: str) -> Record:
+        return Record(person, "call 1", "desk 2", None, None, 1, (), worse)
+
+    done = people.scrub(
+        _reading(pair("p", "no 3"), _record("q", "fine"), pair("r", "BAD"), pair("s", "no")), Tool()
+    )
+    assert [(note.person, note.rejected) for note in done.notes] == [
+        ("p", "no #"), ("q", None), ("s", "no"),
+    ]  # fmt: skip
+    assert done.report.removed == {"ID": 5}
+    assert done.report.quarantined == {"residual": 1}
+    assert "no" not in repr(done)
+
+
+def test_a_person_is_one_item_however_many_preferences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "model.preferences.encode", lambda base, asked, better, worse, max_tokens: (better, worse)
+    )
+    monkeypatch.setattr("model.preferences.refer", lambda model, item: item)
+    notes = (
+        Note("b", "1", "x", "y"), Note("a", "2", "<think>m</think>x", "z"), Note("b", "3", "x"),
+        Note("b", "4", "v", "w"),
+    )  # fmt: skip
+    scrub = Scrub(notes, ("a", "b", "c"), Report(5, 2, 4, {}, {}, {}), "d")
+    base: Any = None
+    assert people.preferences(scrub, base, None, max_tokens=9) == (
+        (("x", "z"),),
+        (("x", "y"), ("v", "w")),
+        (),
+    )
+    plain = Scrub((Note("a", "1", "x"),), ("a",), Report(1, 1, 1, {}, {}, {}), "d")
+    with pytest.raises(ClientError, match="no record has a chosen and a rejected answer"):
+        people.preferences(plain, base, None, max_tokens=9)
+
+
 def test_the_log_gets_a_commitment_that_says_nothing_without_its_salt(
     federation: Callable[..., Any],
 ) -> None:

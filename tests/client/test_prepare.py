@@ -445,3 +445,18 @@ def _using(site: folders.Folder, path: str) -> folders.Folder:
     text = place.read_text()
     place.write_text(text.replace('path = "records.jsonl"', f'path = "{path}"'))
     return folders.open_folder(site.path)
+
+
+def test_a_rejected_answer_is_cleaned_and_stays_with_its_record(site: folders.Folder) -> None:
+    rows = [
+        _row(f"p{n}", _words(12, 7 * n), f"good {n}", rejected=f"<b>bad</b> {n}") for n in range(60)
+    ]
+    done = _prepare(site, [*rows, _row("q", _words(12, 900), "good", rejected="<b></b>")])
+    assert done.document()["dropped"] == {"empty": 1}
+    kept = [row for side in SIDES for row in _side(done, side)]
+    assert len(kept) == 60
+    for row in kept:
+        number = row["unit_id"][1:]
+        assert (row["response"], row["rejected"]) == (f"good {number}", f"bad {number}")
+    read = records.read(done.made.path / "train.jsonl").records
+    assert all(record.rejected == f"bad {record.person[1:]}" for record in read)

@@ -25,7 +25,7 @@ EXAMPLES: list[tuple[str, type[Table]]] = [
     ("prepare.example.toml", Recipe),
 ]
 # What has no value before a person gives it one.
-OPEN = {"model.digest"}
+OPEN = {"model.digest", "stopping.digest"}
 # Where the example shows a value of its own because the default is empty or there is none.
 OWN = {
     "name", "coordinator", "federation.institutions", "federation.quorum", "task.description",

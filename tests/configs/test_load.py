@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from configs import offered
 from configs.errors import ConfigError
 from configs.load import check, load, read_plan
 from configs.run import Plan, Run, decimal
@@ -56,7 +57,7 @@ BAD: list[tuple[Any, dict[str, Any], str, Any]] = [
     *((Run, RUN, "training.label_smoothing", value) for value in (-0.1, 0.6, float("nan"))),
     *((Run, RUN, "training.optimizer", value) for value in ("sgdm", 1)),
     *((Run, RUN, "adapter.rank", value) for value in (0, 257, "8.5")),
-    *((Run, RUN, "adapter.method", value) for value in ("lora", SECRET)),
+    *((Run, RUN, "adapter.method", value) for value in ("dora", SECRET)),
     *((Run, RUN, "name", value) for value in ("", "Über", "a b", "-a", "a" * 65, "../a")),
     *((Run, RUN, "name", value) for value in (SECRET + " ", SECRET + "\n")),
     *((Run, RUN, "federation.institutions", value) for value in ([], ["A"], "a", [SECRET + " "])),
@@ -200,3 +201,63 @@ def test_the_choice_among_labels_needs_labels_to_choose_from(labels: list[str]) 
     with pytest.raises(ConfigError, match=r"needs two or more distinct task.labels; list them"):
         check(wish, Run, "run.toml")
     assert check({**wish, "task": {"labels": ["a", "b"]}}, Run, "run.toml").task.labels
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        *(("adapter.method", m, "watermark") for m in ("bitfit", "prompt-tuning", "prefix-tuning")),
+        ("adapter.method", "full", "noise grows"),
+        ("adapter.method", "dora", "magnitudes"),
+        ("training.objective", "ppo", "preference"),
+    ],
+)
+def test_what_is_not_offered_is_refused_with_its_reason(key: str, value: str, why: str) -> None:
+    table, _, name = key.partition(".")
+    with pytest.raises(ConfigError, match=f"{value} is not offered: .*{why}"):
+        check({**RUN, table: {name: value}}, Run, "RUN.toml")
+
+
+def test_both_factors_are_trained_at_one_institution_only() -> None:
+    wish = {**RUN, "adapter": {"method": "lora"}}
+    one = {**RUN["federation"], "institutions": ["clinic-a"], "quorum": 1}
+    assert check({**wish, "federation": one}, Run, "RUN.toml").adapter.method == "lora"
+    two = {**one, "institutions": ["clinic-a", "clinic-b"]}
+    with pytest.raises(ConfigError, match="mean of factors"):
+        check({**wish, "federation": two}, Run, "RUN.toml")
+    with pytest.raises(ConfigError, match="compares institutions"):
+        check({**wish, "federation": one, "aggregation": {"method": "median"}}, Run, "RUN.toml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"training": {"schedule": "cosine", "warmup_steps": 20}}, "leaves none"),
+        ({"training": {"weight_decay": 100, "learning_rate": 0.01}}, "reaches 1"),
+        ({"training": {"objective": "preference", "thoughts": "learn"}}, "drop"),
+        ({"training": {"objective": "preference", "label_smoothing": 0.1}}, "no place"),
+        (
+            {"training": {"objective": "preference"}, "privacy": {"notes_per_person": 2}},
+            "one pair",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_together_are_refused(changes: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        check({**RUN, **changes}, Run, "RUN.toml")
+
+
+@pytest.mark.parametrize("key", sorted(offered.KEYS))
+def test_a_key_that_is_not_offered_is_refused_with_its_reason(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is not offered: {offered.KEYS[key][:30]}"):
+        check({**RUN, "training": {key: 1}}, Run, "RUN.toml")
+
+
+def test_a_rule_to_stop_names_its_records_by_digest() -> None:
+    with pytest.raises(ConfigError, match=r"stopping\.path needs stopping\.digest"):
+        check({**RUN, "stopping": {"path": "public.jsonl"}}, Run, "RUN.toml")
+    named = {"path": "public.jsonl", "digest": "sha256:" + "1" * 64}
+    rule = check({**RUN, "stopping": named}, Run, "RUN.toml").stopping.rule
+    assert rule is not None
+    assert "path" not in rule.model_dump()
+    assert check(RUN, Run, "RUN.toml").stopping.rule is None

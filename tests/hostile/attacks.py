@@ -17,7 +17,7 @@ from configs.run import Run
 from privacy import flower
 from privacy.wire import Answer, Closed, Message, Propose, Round, Update, pack, unpack
 from server import plans, state
-from server.conduct import _zeros
+from server.conduct import _start
 
 SITE = "clinic-a"
 
@@ -118,7 +118,7 @@ def besiege(world: Callable[..., Any]) -> Siege:
     made.federation.set(SITE, epsilon=10.0)  # so that the budget is not what declines
     made.connect()
     plan = plans.make(load(made.federation.run_file(rounds=3), Run))
-    start = dict(_zeros(plan))
+    start = dict(_start(plan))
     record = state.create(made.coordinator.run(plan.run), plan, start)
     ready = Siege(made, made.conductor(record), plan, start)
     accepted = ready.send(ready.propose(ready.document()))

@@ -140,11 +140,11 @@ def _answers(name: str, start: dict[str, Any]) -> list[bytes]:
 def test_a_round_with_anything_but_its_arrays_is_not_taken(
     federation: Callable[..., Any], name: str
 ) -> None:
-    from server.conduct import _zeros
+    from server.conduct import _start
 
     made = federation(("clinic-a",))
     plan = _plan(made)
-    start = _zeros(plan[0])
+    start = _start(plan[0])
     trainer, fake = _cell(made.sites["clinic-a"], plan, *_answers(name, start))
     with pytest.raises(ClientError) as fault:
         trainer.train(start, None, lambda *_: None)

@@ -27,13 +27,13 @@ from justified import JUSTIFIED
 FILES = (
     "verify", "verify_bytes", "verify_log", "verify_completeness", "verify_meaning",
     "verify_budget", "verify_release", "reading", "rotation", "blocks", "note", "dsse",
-    "canonical", "merkle", "tiles", "bundle", "events", "fields",
+    "canonical", "merkle", "tiles", "bundle", "events", "fields", "stopping",
 )  # fmt: skip
 TESTS = tuple(
     f"tests/audit/test_{name}.py"
     for name in ("verify", "verify_flips", "verify_insiders", "verify_attacks", "verify_keys",
                  "verify_checks", "reading", "note", "dsse", "canonical", "merkle", "tiles",
-                 "bundle", "events", "custody", "keys")
+                 "bundle", "events", "custody", "keys", "stopping", "verify_unmarked")
 )  # fmt: skip
 _NOTED = re.compile(r"^(found|collector)\.add\(|\.(bytes_|chain)\.append\(")
 _CALLED = re.compile(r"^(\w+\.)*_?check\w*\(|^self\.(finish|_place|_keys)\(")

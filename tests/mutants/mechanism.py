@@ -211,14 +211,31 @@ MECHANISM = (
         "mean over the batch's tokens",
         _PROMPTS,
         "index_add(0, rows, losses * shares)",
-        "index_add(0, rows, losses * (len(items) / len(spans)))",
+        "index_add(0, rows, losses * (len(groups) / len(spans)))",
         sensitivity("each_persons_part_of_a_sites_sum_is_theirs_alone"),
     ),
     Mutant(
         "padding counts in the loss",
         _PROMPTS,
         "index_add(0, rows, losses * shares)",
-        "index_add(0, rows, losses * shares) * (longest / width)",
+        "index_add(0, rows, losses * shares) * (int(columns.max() + 1) / width)",
         sensitivity("an_examples_loss_depends_neither_on_its_padding_nor_on_the_others"),
+    ),
+    Mutant(
+        "preferences against the batch's mean",
+        "model/preferences.py",
+        "(margins - references.to(margins))",
+        "(margins - margins.detach().mean())",
+        named(
+            "privacy/test_methods",
+            "each_persons_gradient_of_a_preference_is_the_plain_one[lora-xs]",
+        ),
+    ),
+    Mutant(
+        "each preference a person of its own",
+        "client/people.py",
+        "people[note.person].append(preferring.refer(model, item))",
+        'people[f"{note.person} {len(people)}"] = [preferring.refer(model, item)]',
+        named("client/test_people", "a_person_is_one_item_however_many_preferences"),
     ),
 )
