@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audit import cli_keys, cli_mark, cli_officer
+from audit import cli_conduct, cli_keys, cli_mark, cli_officer
 
 if TYPE_CHECKING:
     from audit.entries import Entry, Proven
@@ -25,6 +25,8 @@ for command in (
     cli_keys.erase,
     cli_keys.stamp,
     cli_keys.witness,
+    cli_conduct.incident,
+    cli_conduct.retain,
 ):
     app.command()(command)
 _BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from audit import bundle as bundles
-from audit import verify_bytes, verify_completeness, verify_meaning, verify_officer
+from audit import (
+    verify_bytes,
+    verify_completeness,
+    verify_conduct,
+    verify_meaning,
+    verify_officer,
+)
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, Recompute
 from audit.findings import Findings, ReleaseFinding, Signer
@@ -57,6 +63,7 @@ def verify(
         return _findings(opened, evidence, collector, None, trust=trust)
     verify_completeness.check(evidence, collector)
     verify_officer.check(evidence, collector)
+    verify_conduct.check(evidence, collector)
     meaning = verify_meaning.check(evidence, collector, recompute=recompute)
     return _findings(opened, evidence, collector, meaning, trust=trust)
 

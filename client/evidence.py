@@ -13,6 +13,7 @@ from audit import note
 from audit.canonical import to_base64
 from audit.errors import AuditError
 from audit.log import Log
+from client import alarms
 from client.errors import ClientError
 from client.folder import Folder, Invitation
 from privacy.wire import Close, Propose, Round
@@ -37,7 +38,8 @@ def take(folder: Folder, log: Log, invitation: Invitation, message: Down) -> str
         Our cosignature line on the coordinator's newest checkpoint.
 
     Raises:
-        ClientError: our log or ledger is older than what the coordinator cosigned.
+        ClientError: our log or ledger is older than what the coordinator cosigned, or its log
+            contradicted itself before and that incident is open.
         StaleRequest: the coordinator asked from a size before the one that we cosigned last.
         AuditError: the coordinator's log does not extend what we saw of it, or it claims entries
             of ours that there never were.
@@ -45,6 +47,7 @@ def take(folder: Folder, log: Log, invitation: Invitation, message: Down) -> str
     check_not_restored(folder, log, invitation, message.cosigned)
     if not message.have <= log.size:
         raise AuditError("the coordinator claims entries that this log never had", code="have")
+    alarms.check(log)
     return folder.witness().cosign_request(
         message.witness.encode(), log_key=invitation.keys.log, origin=invitation.origin
     )

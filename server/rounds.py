@@ -18,12 +18,13 @@ from audit.log import Log
 from audit.witness import Witness
 from privacy.errors import PrivacyError
 from privacy.wire import Answer, Close, Closed, Message, Propose, Round, Update, pack, unpack
-from server import accept, closing, plans
+from server import accept, alarms, closing, plans
 from server.errors import ServerError
 from server.marking import Marking
+from server.mirror import own_note
 from server.progress import Progress
 from server.state import State
-from server.turn import LOST, Link, Party, Turn, own_note
+from server.turn import LOST, Link, Party, Turn
 
 _ASK_AGAIN_SECONDS = 3.0
 # How long a round that has its quorum waits for those who have just come back.
@@ -387,7 +388,7 @@ class Conductor:
 
     def _take_evidence(self, party: Party, header: Answer | Update | Closed) -> Any:
         """Extend the site's mirror, and keep its cosignature on our log."""
-        head = party.mirror.extend(header.entries, header.checkpoint, self.witness)
+        head = alarms.extend(party.mirror, header, self.witness, self.log)
         if header.cosignature:
             self.log.add_cosignature(header.cosignature, witness=party.mirror.keys().witness)
         self.state.witnessed[party.site.name] = header.witnessed
