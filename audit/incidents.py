@@ -10,29 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from audit import disclosures
+from audit import disclosures, wording
 from audit.canonical import JSON
 from audit.errors import AuditError, InconsistentLog
 from audit.log import Log, Receipt
 
-AUTOMATIC: Mapping[str, str] = {
-    "log-inconsistent": "another party's log was forked or rolled back",
-    "ledger-fault": "the budget ledger is missing, damaged or older than its published heads",
-    "clock-refused": "the clock was too far off to take part",
-}
+CATEGORIES = wording.INCIDENTS
+AUTOMATIC = ("log-inconsistent", "ledger-fault", "clock-refused")
 """What the software finds by itself."""
-CATEGORIES: Mapping[str, str] = {
-    **AUTOMATIC,
-    "personal-data": "personal data may have reached somebody who should not have it",
-    "unauthorised-access": "somebody used the system who may not",
-    "key-compromise": "a key may be known to others",
-    "malware": "foreign software ran on a machine of the system",
-    "loss-or-theft": "a machine or a medium is lost",
-    "wrong-output": "a released model answered wrongly where it mattered",
-    "outage": "the system was not available when it was needed",
-    "policy-breach": "a rule of the institution was broken",
-    "other": "none of these",
-}
 SEVERITIES = ("low", "medium", "high")
 
 
@@ -109,7 +94,7 @@ def raised(log: Log, code: str, severity: str) -> Receipt | None:
     """Open an incident that the software found; None if one of that category is open already."""
     if any(item.code == code and item.closed is None for item in listed(log)):
         return None
-    return _append(log, code, severity, "opened", "", AUTOMATIC[code])
+    return _append(log, code, severity, "opened", "", CATEGORIES[code])
 
 
 def contradiction(log: Log, origin: str, fault: InconsistentLog) -> None:
