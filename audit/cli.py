@@ -61,6 +61,7 @@ def verify(
             "of serving-access are else signed through the entries after them.",
         ),
     ] = False,
+    tsa_roots: cli_officer.TSA_ROOTS = None,
     as_json: _JSON = False,
 ) -> None:
     """Verify a bundle offline: intact, complete, consistent, signed by whom, ε spent of cap.
@@ -81,6 +82,7 @@ def verify(
             against=None if against is None else trusted.checkpoint(against),
             trust=pinned,
             every=every_signature,
+            tsa_roots=tsa_roots,
         )
     if as_json:
         typer.echo(json.dumps(findings.to_json()))

@@ -17,6 +17,16 @@ RELEASE_KEY = Annotated[
     typer.Option("--release-key", metavar="FILE.pem", help="The coordinator's public release key."),
 ]
 
+TSA_ROOTS = Annotated[
+    Path | None,
+    typer.Option(
+        "--tsa-roots",
+        metavar="FILE.pem",
+        help="Roots that you trust for time-stamps (RFC 3161); without them none is checked. Needs "
+        "the extra timestamp.",
+    ),
+]
+
 
 def report(
     context: typer.Context,
@@ -27,6 +37,7 @@ def report(
     ] = False,
     trust: TRUST = None,
     release_key: RELEASE_KEY = None,
+    tsa_roots: TSA_ROOTS = None,
 ) -> None:
     """Write what a bundle shows for people who read no code: one HTML file, perhaps a PDF.
 
@@ -44,6 +55,7 @@ def report(
         recompute=context.obj["recompute"],
         trust=trusted.keys(trust or ()),
         release_key=release_key,
+        tsa_roots=tsa_roots,
     )
     composed = reports.compose(gathered)
     for path in report_html.write(composed, out, pdf=pdf):

@@ -151,6 +151,7 @@ def gather(
     recompute: Recompute,
     trust: Mapping[str, str] | None = None,
     release_key: Path | None = None,
+    tsa_roots: Path | None = None,
 ) -> Material:
     """Verify a bundle and read it for a report.
 
@@ -159,11 +160,12 @@ def gather(
         recompute: as for `verify`.
         trust: as for `verify`.
         release_key: the coordinator's public release key (PEM), if it came another way.
+        tsa_roots: as for `verify`.
 
     Raises:
         AuditError: there is no bundle (exit code 2), or its manifest cannot be read.
     """
-    findings = verify.verify(path, recompute=recompute, trust=trust)
+    findings = verify.verify(path, recompute=recompute, trust=trust, tsa_roots=tsa_roots)
     bundle = bundles.read(path)
     kept: list[Record] = []
     problems: list[Record] = []

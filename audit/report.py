@@ -290,6 +290,12 @@ def _signatures(of: Material) -> Iterator[Part]:
             yield say("witnessed", [of.check("bytes")], name=signer.name, witnesses=names)
         else:
             yield say("unwitnessed", [of.check("bytes")], name=signer.name)
+    for stamp in of.findings.stamps:
+        template = "stamp-unchecked" if stamp.time is None else "stamped"
+        more = {} if stamp.time is None else {"time": stamp.time}
+        yield say(template, [of.check("bytes")], name=stamp.name, size=stamp.size, **more)
+    if not of.findings.stamps:
+        yield say("unstamped", [of.check("search")])
 
 
 def _controls(of: Material) -> Iterator[Part]:
