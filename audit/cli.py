@@ -62,6 +62,7 @@ def verify(
         ),
     ] = False,
     tsa_roots: cli_officer.TSA_ROOTS = None,
+    officer: cli_officer.OFFICER = None,
     as_json: _JSON = False,
 ) -> None:
     """Verify a bundle offline: intact, complete, consistent, signed by whom, ε spent of cap.
@@ -73,7 +74,9 @@ def verify(
     from audit import archive, trusted
     from audit import verify as verifier
     from audit.errors import AuditError
+    from audit.signoff import Officer
 
+    desk = None if officer is None else Officer.open(officer)
     pinned = trusted.keys(trust or ())
     with archive.opened(bundle) as folder:
         findings = verifier.verify(
@@ -88,6 +91,8 @@ def verify(
         typer.echo(json.dumps(findings.to_json()))
     else:
         _print_findings(bundle, findings)
+    if desk is not None:
+        desk.verified(findings)
     for name in sorted(set(pinned) - {signer.name for signer in findings.signers}):
         typer.echo(f"note: {name}, whom you trust, has no log in this bundle", err=True)
     if not findings.ok:

@@ -47,8 +47,9 @@ def rotate(
     Example: privity audit rotate clinic-a --expires 2028-01-01
 
     Stop what runs in DIR first, and start it again afterwards. Interrupted, it ends when it is run
-    again. The coordinator follows an institution's rotation by itself; a coordinator that rotates
-    sends new invitations.
+    again. The others follow by themselves, since the old keys sign for the new ones. If somebody
+    else may have the old keys, revoke them too and tell the fingerprint over another channel: a
+    coordinator then sends new invitations (privity server enroll DIR SITE-FILE writes them again).
     """
     from audit import custody, hsm
     from audit.errors import AuditError

@@ -35,8 +35,8 @@ _SUMMARY = {
     "signed": "{name} signed its log of {size} entries with the key whose fingerprint is "
     "{fingerprint}; {pinned}.",
     "witnessed": "The last checkpoint of {name} was cosigned by {witnesses}.",
-    "stamped": "A time-stamping authority under a root that was given to the verifier saw the first "
-    "{size} entries of {name} on {time}.",
+    "stamped": "A time-stamping authority under a root that was given to the verifier saw the "
+    "first {size} entries of {name} on {time}.",
     "stamp-unchecked": "A time-stamp over the first {size} entries of {name} is in the bundle and "
     "was not checked, since no root was given to the verifier.",
     "unstamped": "No time-stamp of a third party is in the bundle; times are those of the parties' "

@@ -141,6 +141,15 @@ class Mirror:
         """The site's keys in force at the end of what is held."""
         return self._follow(self._entries)[-1].keys
 
+    def keys_after(self, entries: Sequence[str]) -> PublicKeys:
+        """The site's keys in force once it has handed over these entries too.
+
+        Raises:
+            AuditError, ServerError: they do not follow from what is held.
+        """
+        bodies = [from_base64(text, where="an entry") for text in entries]
+        return self._follow([*self._entries, *bodies])[-1].keys
+
     def _follow(self, entries: Sequence[bytes]) -> list[Segment]:
         """Check each entry's signature and form, and follow the site's keys.
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from audit import witness as witnessing
 from audit.errors import AuditError
 from audit.log import Log
 from audit.witness import Witness
 from privacy.errors import PrivacyError
 from privacy.wire import Answer, Close, Closed, Message, Propose, Round, Update, pack, unpack
-from server import accept, alarms, closing, plans
+from server import accept, alarms, closing, plans, succession
 from server.errors import ServerError
 from server.marking import Marking
 from server.mirror import own_note
@@ -378,13 +377,8 @@ class Conductor:
         return ""
 
     def _down(self, name: str) -> dict[str, Any]:
-        party = self.parties[name]
-        body = witnessing.request(self.log, self.state.witnessed.get(name, 0))
-        return {
-            "witness": body.decode(),
-            "cosigned": party.mirror.cosigned,
-            "have": party.mirror.size,
-        }
+        mirror, seen = self.parties[name].mirror, self.state.witnessed.get(name, 0)
+        return succession.down(self.log, mirror, seen)
 
     def _take_evidence(self, party: Party, header: Answer | Update | Closed) -> Any:
         """Extend the site's mirror, and keep its cosignature on our log."""

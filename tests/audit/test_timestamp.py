@@ -127,9 +127,7 @@ def test_the_command_keeps_a_stamp_that_openssl_verifies(
 
 
 @pytest.fixture(scope="module")
-def stamped(
-    federate: Any, authority: Authority, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def stamped(federate: Any, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose coordinator stamped its log during the run, and somebody the bundle."""
     place = tmp_path_factory.mktemp("stamped")
     played = federate(place, rounds=1)
