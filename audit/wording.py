@@ -138,7 +138,7 @@ _CONDUCT = {
     "and not closed since: {meaning} (ticket: {reference}).",
     "incident-closed": "The log of {name} has an incident of severity {severity}, opened on {time} "
     "and closed on {end}: {meaning} (ticket: {reference}).",
-    "served": "{site} served the release {digest} from {time} on; its service began {count} times.",
+    "served": "{site} served the release {digest} from {time} on (starts of its service: {count}).",
     "access": "Who was served is in the logs as salted commitments; this table has the sorts of "
     "access, how many requests an entry stands for, and how many entries there are.",
     "not-served": "No log of this bundle has an entry about serving a release.",

@@ -146,6 +146,45 @@ def test_a_person_records_an_incident_from_the_command_line(party: Any, tmp_path
         assert getattr(refused.exception, "exit_code", None) == 2, bad
 
 
+def test_a_report_and_the_page_tell_incidents_that_are_open_from_those_that_are_over(
+    played: Any, tmp_path: Path
+) -> None:
+    from audit import bundle as bundles
+    from audit import index, material, report
+    from audit.index import Query
+
+    alpha = played.sites["alpha"].log
+    over = incidents.record(alpha, "outage", "low", reference="OPS-7")
+    open_ = incidents.record(alpha, "malware", "high")
+    ended = incidents.close(alpha, over.index)
+    access = {"adapter_digest": SOME, "route": "chat", "outcome": "answered"}
+    for _ in range(3):
+        alpha.append("serving-access", {**access, "caller_commitment": OTHER, "requests": "1-9"})
+    step = {"subject": "site", "before": SOME, "after": OTHER, "by_commitment": SOME}
+    alpha.append("config-changed", {**step, "keys": ["budget.epsilon"]})
+    for site in played.sites.values():
+        site.witnessed_by(played.coordinator)
+    bundle = played.bundle()
+    gathered = material.gather(bundle, recompute=recompute)
+    written = {section.heading: section.parts for section in report.compose(gathered).sections}
+    said = [part for part in written["Incidents"] if hasattr(part, "text")]
+    assert [[r.place for r in part.references] for part in said] == [
+        [f"alpha:{over.index}", f"alpha:{ended.index}"], [f"alpha:{open_.index}"],
+    ]  # fmt: skip
+    assert "OPS-7" in said[0].text
+    assert "closed on" in said[0].text
+    assert "not closed since" in said[1].text
+    (table,) = written["Serving"]
+    (row,) = table.rows
+    assert row.cells[:6] == ("alpha", SOME[:23], "chat", "answered", "1-9", "3")
+    (changed,) = written["Settings, keys and retention"]
+    assert "in budget.epsilon: from" in changed.text
+    built = index.build(bundles.read(bundle), tmp_path / "cache")
+    found = built.search(Query(problems=True)).lines
+    assert [line.place for line in found] == [f"alpha:{open_.index}"]
+    assert built.number("problems") == 1
+
+
 # -- settings -------------------------------------------------------------------------------------
 
 
