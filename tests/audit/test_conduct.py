@@ -179,7 +179,7 @@ def test_a_report_and_the_page_tell_incidents_that_are_open_from_those_that_are_
     assert row.cells[:6] == ("alpha", SOME[:23], "chat", "answered", "1-9", "3")
     (changed,) = written["Settings, keys and retention"]
     assert "in budget.epsilon: from" in changed.text
-    built = index.build(bundles.read(bundle), tmp_path / "cache")
+    built = index.opened(bundles.read(bundle), tmp_path / "cache")
     found = built.search(Query(problems=True)).lines
     assert [line.place for line in found] == [f"alpha:{open_.index}"]
     assert built.number("problems") == 1
