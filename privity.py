@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 import typer
@@ -120,7 +122,11 @@ def _app(given: Sequence[str]) -> click.Command:
         ),
     ) -> None:
         del version
-        context.obj = {"recompute": _recompute, "tokenize": _tokenize}
+        context.obj = {
+            "recompute": _recompute,
+            "tokenize": _tokenize,
+            "retention": _retention,
+        }
 
     chosen = _chosen(given)
     for name, (module, text) in _COMMANDS.items():
@@ -166,6 +172,17 @@ def _tokenize(model: str, text: str) -> list[int]:
     from model.text_tokens import tokenize
 
     return tokenize(model, text)
+
+
+def _retention(directory: Path) -> tuple[Any, tuple[Any, ...]]:
+    """Terms of retention and what else is due, by the settings of whoever owns the folder."""
+    if (directory / "coordinator.toml").exists():
+        from server import retention as coordinators
+
+        return coordinators.policy(directory), ()
+    from client import retention as institutions
+
+    return institutions.policy(directory)
 
 
 def _die_with_parent() -> None:

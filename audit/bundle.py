@@ -6,6 +6,7 @@ coordinator/            checkpoint and tile/..., the coordinator's log (c2sp.org
 sites/<name>/           the same of each institution
 release/                the released adapter, if there is one
 disclosures/<name>      values that a party's log commits to, one a line, if any are shown
+stamps/<name>/          SIZE.checkpoint of a party's log and SIZE.tsr, an RFC 3161 token over it
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ COORDINATOR = "coordinator"
 SITES = "sites"
 RELEASE = "release"
 DISCLOSURES = "disclosures"
+STAMPS = "stamps"
 CHECKPOINT = "checkpoint"
 MAX_FILES = 100_000
+_MOST_STAMPS = 32
 MAX_JSON_BYTES = 32 << 20
 MAX_TILE_BYTES = tiles.WIDTH * (tiles.MAX_ENTRY_BYTES + 2)
 MAX_RELEASE_BYTES = 64 << 30
@@ -101,6 +104,8 @@ def write(
             if source.keys.name != name:
                 raise AuditError(f"the keys of site {name!r} name another party", code="wrong-keys")
             _copy_log(source, work / SITES / name)
+        for source in (coordinator, *sites.values()):
+            _copy_stamps(source, work / STAMPS / source.keys.name)
         (work / PLAN).write_bytes(plan)
         if release is not None:
             for path in _walk(release):
@@ -129,6 +134,30 @@ def write(
         shutil.rmtree(work, ignore_errors=True)
         raise
     return read(out)
+
+
+def add(path: Path, files: Mapping[str, bytes]) -> Bundle:
+    """Put files into a bundle and into its manifest, which comes last.
+
+    Raises:
+        AuditError: there is no bundle, or the files cannot be written.
+    """
+    opened = read(path)
+    try:
+        for name, data in files.items():
+            check_path(name)
+            tiles.write(path / name, data)
+        value = canonical.decode(load(path, MANIFEST, most=MAX_JSON_BYTES), where=MANIFEST)
+        assert isinstance(value, dict)  # noqa: S101 - `read` saw it
+        listed = {**opened.files, **{name: canonical.digest(data) for name, data in files.items()}}
+        tiles.write(path / MANIFEST, canonical.encode({**value, "files": dict(listed)}))
+    except OSError as error:
+        raise AuditError(
+            f"{path} cannot be written ({error.strerror}); copy it where it can",
+            code="unwritable",
+            exit_code=2,
+        ) from None
+    return read(path)
 
 
 def read(path: Path) -> Bundle:
@@ -261,3 +290,14 @@ def _copy_log(source: Source, target: Path) -> None:
             "write a checkpoint first",
             code="log-unavailable",
         ) from None
+
+
+def _copy_stamps(source: Source, target: Path) -> None:
+    """Copy the newest time-stamps of a log, each with the checkpoint that it stamps."""
+    folder = source.folder / STAMPS
+    sizes = sorted(int(path.stem) for path in folder.glob("*.tsr") if path.stem.isdecimal())
+    size = note.parse_checkpoint(note.parse((source.folder / CHECKPOINT).read_bytes())).size
+    for stamped in [each for each in sizes if each <= size][-_MOST_STAMPS:]:
+        target.mkdir(parents=True, exist_ok=True)
+        for ending in ("tsr", "checkpoint"):
+            shutil.copyfile(folder / f"{stamped}.{ending}", target / f"{stamped}.{ending}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audit import cli_keys, cli_mark, cli_officer
+from audit import cli_conduct, cli_keys, cli_mark, cli_officer
 
 if TYPE_CHECKING:
     from audit.entries import Entry, Proven
@@ -25,6 +25,8 @@ for command in (
     cli_keys.erase,
     cli_keys.stamp,
     cli_keys.witness,
+    cli_conduct.incident,
+    cli_conduct.retain,
 ):
     app.command()(command)
 _BUNDLE = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
@@ -59,6 +61,8 @@ def verify(
             "of serving-access are else signed through the entries after them.",
         ),
     ] = False,
+    tsa_roots: cli_officer.TSA_ROOTS = None,
+    officer: cli_officer.OFFICER = None,
     as_json: _JSON = False,
 ) -> None:
     """Verify a bundle offline: intact, complete, consistent, signed by whom, ε spent of cap.
@@ -70,7 +74,9 @@ def verify(
     from audit import archive, trusted
     from audit import verify as verifier
     from audit.errors import AuditError
+    from audit.signoff import Officer
 
+    desk = None if officer is None else Officer.open(officer)
     pinned = trusted.keys(trust or ())
     with archive.opened(bundle) as folder:
         findings = verifier.verify(
@@ -79,11 +85,14 @@ def verify(
             against=None if against is None else trusted.checkpoint(against),
             trust=pinned,
             every=every_signature,
+            tsa_roots=tsa_roots,
         )
     if as_json:
         typer.echo(json.dumps(findings.to_json()))
     else:
         _print_findings(bundle, findings)
+    if desk is not None:
+        desk.verified(findings)
     for name in sorted(set(pinned) - {signer.name for signer in findings.signers}):
         typer.echo(f"note: {name}, whom you trust, has no log in this bundle", err=True)
     if not findings.ok:

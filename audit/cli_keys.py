@@ -47,8 +47,9 @@ def rotate(
     Example: privity audit rotate clinic-a --expires 2028-01-01
 
     Stop what runs in DIR first, and start it again afterwards. Interrupted, it ends when it is run
-    again. The coordinator follows an institution's rotation by itself; a coordinator that rotates
-    sends new invitations.
+    again. The others follow by themselves, since the old keys sign for the new ones. If somebody
+    else may have the old keys, revoke them too and tell the fingerprint over another channel: a
+    coordinator then sends new invitations (privity server enroll DIR SITE-FILE writes them again).
     """
     from audit import custody, hsm
     from audit.errors import AuditError
@@ -163,30 +164,30 @@ def witness(
 
 
 def stamp(
-    directory: _DIRECTORY,
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|BUNDLE", help="The folder of an institution or coordinator, or a bundle."
+        ),
+    ],
     url: Annotated[str, typer.Option(metavar="URL", help="The RFC 3161 authority.")],
     roots: Annotated[
         Path, typer.Option(metavar="FILE", help="PEM file of the roots that you trust for it.")
     ],
 ) -> None:
-    """Have a time-stamping authority sign the time of the log's newest checkpoint (RFC 3161).
+    """Have a time-stamping authority sign the time of a log's newest checkpoint (RFC 3161).
 
-    Example: privity audit stamp hub --url https://tsa.example/ --roots tsa-root.pem
+    Example: privity audit stamp bundle --url https://tsa.example/ --roots tsa-root.pem
 
-    Writes DIR/log/stamps/SIZE.tsr beside SIZE.checkpoint; openssl ts -verify reads both. The
-    authority learns one digest. Needs the extra timestamp.
+    In DIR it stamps that party's log, and later bundles have the token; in BUNDLE, the
+    coordinator's checkpoint, and the bundle has the token. privity audit verify --tsa-roots checks
+    it, and so does openssl ts -verify. The authority learns one digest. Needs the extra timestamp.
     """
-    from audit import keys, note, tiles, timestamp
-    from audit.log import Log
+    from audit import bundle, stamping, timestamp
 
-    opened = Log.open(directory / "log", keys=keys.load(directory / "keys"))
-    try:
-        signed = opened.checkpoint()
-    finally:
-        opened.close()
-    reply = timestamp.ask(url, signed.encode())
-    found = timestamp.check(reply, signed.encode(), roots)
-    place = directory / "log" / "stamps" / str(note.parse_checkpoint(note.parse(signed)).size)
-    tiles.write(place.with_suffix(".checkpoint"), signed.encode())
-    tiles.write(place.with_suffix(".tsr"), reply)
-    typer.echo(f"stamped at {found.time:%Y-%m-%d %H:%M:%SZ}: {place}.tsr")
+    bundled = (directory / bundle.MANIFEST).exists()
+    size, signed = stamping.newest(directory, bundled=bundled)
+    reply = timestamp.ask(url, signed)
+    found = timestamp.check(reply, signed, roots)
+    place = stamping.keep(directory, size, signed, reply, bundled=bundled)
+    typer.echo(f"stamped at {found.time:%Y-%m-%d %H:%M:%SZ}: {place}")

@@ -17,6 +17,20 @@ RELEASE_KEY = Annotated[
     typer.Option("--release-key", metavar="FILE.pem", help="The coordinator's public release key."),
 ]
 
+OFFICER = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Whose log says that it was done; privity audit officer."),
+]
+TSA_ROOTS = Annotated[
+    Path | None,
+    typer.Option(
+        "--tsa-roots",
+        metavar="FILE.pem",
+        help="Roots that you trust for time-stamps (RFC 3161); without them none is checked. Needs "
+        "the extra timestamp.",
+    ),
+]
+
 
 def report(
     context: typer.Context,
@@ -27,6 +41,7 @@ def report(
     ] = False,
     trust: TRUST = None,
     release_key: RELEASE_KEY = None,
+    tsa_roots: TSA_ROOTS = None,
 ) -> None:
     """Write what a bundle shows for people who read no code: one HTML file, perhaps a PDF.
 
@@ -44,6 +59,7 @@ def report(
         recompute=context.obj["recompute"],
         trust=trusted.keys(trust or ()),
         release_key=release_key,
+        tsa_roots=tsa_roots,
     )
     composed = reports.compose(gathered)
     for path in report_html.write(composed, out, pdf=pdf):
@@ -61,17 +77,28 @@ def export(
     bundle: BUNDLE,
     form: Annotated[str, typer.Option("--format", metavar="fhir|ocsf|csv", help="The form.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
+    officer: OFFICER = None,
+    recipient: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="NAME", help="Who gets it; in the officer's log as a salted digest."
+        ),
+    ] = "",
 ) -> None:
     """Copy the entries of a bundle into the form that another system takes.
 
     Example: privity audit export bundle --format fhir --out events.ndjson
 
     fhir: HL7 FHIR R4 AuditEvent, one a line. ocsf: OCSF base events, one a line. csv: a table. Ends
-    with 4, and writes nothing, if a byte of the bundle is not what was signed.
+    with 4, and writes nothing, if a byte of the bundle is not what was signed. With --officer, that
+    officer's log says what was exported.
     """
     from audit import bundle as bundles
     from audit import formats, stored, verify
     from audit.errors import AuditError
+    from audit.signoff import Officer
+
+    desk = None if officer is None else Officer.open(officer)
 
     if form not in formats.FORMS:
         raise AuditError(
@@ -86,19 +113,46 @@ def export(
         )
     count = formats.write(stored.merged(bundles.read(bundle)), form, out)
     typer.echo(f"written: {out}, {count} entries")
+    if desk is not None:
+        desk.exported(form, out, entries=count, recipient=recipient)
 
 
 def officer(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, kept private.")],
     name: Annotated[str, typer.Option(help="The officer's or the office's name in sign-offs.")],
+    lock: Annotated[
+        bool, typer.Option("--lock", help="Ask for a passphrase and lock the keys under it.")
+    ] = False,
+    module: Annotated[
+        Path | None, typer.Option(help="Make the keys in a PKCS #11 token: its library.")
+    ] = None,
+    token: Annotated[str, typer.Option(help="With --module: the token's label.")] = "",
+    prefix: Annotated[str, typer.Option(help="With --module: what key labels begin with.")] = (
+        "officer"
+    ),
 ) -> None:
     """Make an officer's own keys and sign-off log.
 
-    Example: privity audit officer compliance --name compliance-office
+    Example: privity audit officer compliance --name compliance-office --lock
+
+    Without --lock and --module the keys are files that only this account reads; with
+    PRIVITY_PASSPHRASE_FILE they are locked in any case. privity audit lock, rotate and revoke work
+    on the folder too.
     """
+    from audit import hsm, passphrase
+    from audit.errors import AuditError
     from audit.signoff import Officer
 
-    made = Officer.create(folder, name)
+    if (module is None) != (not token) or (lock and module is not None):
+        raise AuditError(
+            "give --module and --token together, without --lock", code="bad-option", exit_code=2
+        )
+    made = Officer.create(
+        folder,
+        name,
+        passphrase=passphrase.choose(str(folder / "keys")) if lock else None,
+        token=None if module is None else hsm.Token(str(module), token, prefix),
+    )
     typer.echo(f"officer {made.name}, fingerprint {made.fingerprint}")
 
 

@@ -53,14 +53,14 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "exchange": ("direction", "verdict", "code"),
     "key-rotated": ("reason",),
     "key-revoked": ("size", "reason"),
-    "serving-access": ("route", "outcome"),
-    "config-changed": ("subject", "after"),
+    "serving-access": ("route", "outcome", "requests"),
+    "config-changed": ("subject", "after", "keys"),
     "export": ("form", "entries"),
-    "incident": ("code", "severity", "state"),
+    "incident": ("code", "severity", "state", "opened", "reference"),
     "clock-anomaly": ("before", "seen"),
     "witness-refused": ("origin", "reason"),
     "disclosure-erased": ("reason",),
-    "retention-pruned": ("retention", "before", "disclosures"),
+    "retention-pruned": ("retention", "before", "disclosures", "files", "rows"),
 }
 _DIGEST_SHOWN = 19  # "sha256:" and 12 digits
 
@@ -77,7 +77,8 @@ class Entry:
     def facts(self) -> str:
         """The fields that matter most, `name=value` separated by spaces."""
         shown = _FACTS.get(self.event.kind, ())
-        return " ".join(f"{name}={_short(self.event.fields[name])}" for name in shown)
+        fields = self.event.fields
+        return " ".join(f"{name}={_short(fields[name])}" for name in shown if name in fields)
 
     @property
     def problem(self) -> str:

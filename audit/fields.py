@@ -213,6 +213,11 @@ TIME = Pattern(
 )
 # A checkpoint with all its signatures; parsed by whoever uses it.
 NOTE = Pattern(r"[^\x00-\x09\x0b-\x1f]+\n", "a signed note", most=32768)
+# A setting's place in a TOML file, and a number such as INC-2041: neither has room for a sentence.
+SETTING = Pattern(r"[a-z0-9_]+(\.[a-z0-9_]+){0,5}", "the name of a setting")
+TICKET = Pattern(
+    r"[A-Z][A-Z0-9]{0,11}(-[0-9]{1,12}){1,3}", "a ticket's number such as INC-2041", most=48
+)
 COUNT = Count()
 KEYS = Keys()
 DOCUMENT = Document()

@@ -56,6 +56,15 @@ class InstitutionFinding:
 
 
 @dataclass(frozen=True, slots=True)
+class StampFinding:
+    """A time-stamp over a log of `size` entries; `time` is the authority's, None if not checked."""
+
+    name: str
+    size: int
+    time: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateFinding:
     """One update that went into the release."""
 
@@ -95,6 +104,7 @@ class Findings:
     release: ReleaseFinding | None
     rounds: int
     quorum: int | None
+    stamps: tuple[StampFinding, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -124,6 +134,7 @@ class Findings:
                 (f"fault [{f.layer}/{f.code}] {f.where}: {f.sentence}" for f in self.faults),
             ),
             ("Signatures and witnesses", self._signatures()),
+            ("Time-stamps", map(_stamp, self.stamps)),
             ("Privacy budgets, recomputed from the logs", map(_budget, self.institutions)),
             ("Release", () if self.release is None else _release(self.release)),
             ("Notices", (f"notice: {notice}" for notice in self.notices)),
@@ -164,6 +175,13 @@ def _budget(site: InstitutionFinding) -> str:
         f"(unit {site.unit or 'not stated'}, adjacency {site.adjacency or 'not stated'}, "
         f"delta {site.delta:g}), {rounds}"
     )
+
+
+def _stamp(stamp: StampFinding) -> str:
+    what = f"the first {stamp.size} entries of {stamp.name}"
+    if stamp.time is None:
+        return f"a time-stamp over {what} was not checked; give --tsa-roots"
+    return f"an authority that you trust for time saw {what} on {stamp.time}"
 
 
 def _release(release: ReleaseFinding) -> Iterator[str]:

@@ -24,7 +24,7 @@ from audit.bundle import Bundle
 from audit.entries import Entry
 from audit.errors import AuditError
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE);
 CREATE TABLE rows (
@@ -225,6 +225,7 @@ def _fill(db: sqlite3.Connection, entries: Iterable[Entry], run: str) -> None:
 
     rows: list[tuple[int, ...]] = []
     texts: list[tuple[int, str, str]] = []
+    over: list[tuple[int, int]] = []  # incidents that were closed: (log, entry)
     problems = rounds = row_id = 0
 
     def flush() -> None:
@@ -250,6 +251,8 @@ def _fill(db: sqlite3.Connection, entries: Iterable[Entry], run: str) -> None:
         )
         texts.append((row_id, entry.facts, problem))
         problems += 1 if problem else 0
+        if event.kind == "incident" and "opened" in event.fields:
+            over.append((number(f"log:{entry.name}"), event.fields["opened"]))
         if event.kind == "round-closed" and event.run == run:
             rounds = max(rounds, (event.round or 0) + 1)
             for state in ("accepted", "rejected", "absent"):
@@ -260,6 +263,9 @@ def _fill(db: sqlite3.Connection, entries: Iterable[Entry], run: str) -> None:
         if len(rows) >= _BATCH:
             flush()
     flush()
+    # What is over is no open problem any more; its entry still says what it was.
+    ended = "UPDATE rows SET problem = 0 WHERE problem = 1 AND log = ? AND seq = ?"
+    problems -= sum(db.execute(ended, place).rowcount for place in over)
     totals = (("entries", row_id), ("problems", problems), ("rounds", rounds))
     db.executemany("INSERT INTO summary VALUES (?, ?)", totals)
 

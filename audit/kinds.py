@@ -21,3 +21,4 @@ KINDS: Mapping[str, Table] = {
 IN_ROUND = kinds_site.IN_ROUND | kinds_coordinator.IN_ROUND
 IN_RUN = kinds_either.IN_RUN | kinds_site.IN_RUN | kinds_coordinator.IN_RUN
 BULK = kinds_either.BULK
+ACCESS = kinds_either.ACCESS

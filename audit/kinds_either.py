@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from audit.fields import CODE, COUNT, DIGEST, KEYS, NAME, NOTE, TEXT, TIME, ListOf, OneOf, Table
+from audit.fields import (
+    CODE,
+    COUNT,
+    DIGEST,
+    KEYS,
+    NAME,
+    NOTE,
+    SETTING,
+    TEXT,
+    TICKET,
+    TIME,
+    ListOf,
+    OneOf,
+    Table,
+)
 
 KINDS: Mapping[str, Table] = {
     "log-started": Table(
@@ -35,10 +49,17 @@ KINDS: Mapping[str, Table] = {
             "route": CODE,
             "outcome": CODE,
             "caller_commitment": DIGEST,
-        }
+        },
+        # Of a period rather than of one request: how many, in the power of ten, and salted exactly.
+        {
+            "requests": OneOf(("1-9", "10-99", "100-999", "1000-or-more")),
+            "requests_commitment": DIGEST,
+        },
     ),
+    # Digests of the whole; `keys` names the settings that differ, without their values.
     "config-changed": Table(
-        {"subject": CODE, "before": DIGEST, "after": DIGEST, "by_commitment": DIGEST}
+        {"subject": CODE, "before": DIGEST, "after": DIGEST, "by_commitment": DIGEST},
+        {"keys": ListOf(SETTING, distinct=True)},
     ),
     "export": Table(
         {"form": CODE, "digest": DIGEST, "entries": COUNT, "recipient_commitment": DIGEST}
@@ -53,7 +74,9 @@ KINDS: Mapping[str, Table] = {
             "severity": OneOf(("low", "medium", "high")),
             "state": OneOf(("opened", "closed")),
             "description_commitment": DIGEST,
-        }
+        },
+        # Of a closed one: the entry that opened it. A ticket's number in a system of the party.
+        {"opened": COUNT, "reference": TICKET},
     ),
     # The clock showed `seen` after it had shown `before`; entries went on from `before`.
     "clock-anomaly": Table({"before": TIME, "seen": TIME}),
@@ -69,10 +92,15 @@ KINDS: Mapping[str, Table] = {
             "reason": CODE,
         }
     ),
+    # A term that ended: what was kept of before that time is erased, and how much that was. The
+    # commitment is to the list of (name, SHA-256) of files, or of (name, count) of rows.
     "retention-pruned": Table(
-        {"retention": OneOf(("evidence", "access", "ops")), "before": TIME, "disclosures": COUNT}
+        {"retention": OneOf(("evidence", "access", "ops")), "before": TIME, "disclosures": COUNT},
+        {"files": COUNT, "rows": COUNT, "listed_commitment": DIGEST},
     ),
 }
 IN_RUN: frozenset[str] = frozenset()
 # Written for every request: in a long log they are signed through the chain, see audit.reading.
 BULK = frozenset({"serving-access"})
+# Whose values are kept for the term `access`; the values of all other kinds are `evidence`.
+ACCESS = frozenset({"serving-access"})

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from audit import bundle as bundles
-from audit import stored, verify
+from audit import disclosures, stored, verify
 from audit.bundle import Bundle
 from audit.evidence import Recompute
 from audit.findings import Findings
+from audit.kinds import BULK
 from audit.sentences import Reference
 from audit.stored import Record
 
+_SORTS = 4096
 _POINTS = 12  # of a curve; each is a recomputation
 
 
@@ -26,9 +28,22 @@ class Point:
     epsilon: float
 
 
+@dataclass(slots=True)
+class Sort:
+    """Entries of a bulk kind in one log that say the same, but for whom: the first and the last."""
+
+    first: Record
+    last: Record
+    count: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A bundle read for a report. `entries` counts what was readable of all logs."""
+    """A bundle read for a report.
+
+    `entries` counts what was readable of all logs. Of bulk kinds, which may have millions of
+    entries, `bulk` has the sorts instead: see `Sort`.
+    """
 
     bundle: Bundle
     findings: Findings
@@ -37,6 +52,7 @@ class Material:
     entries: int
     recompute: Recompute
     release_key: Path | None = None
+    bulk: tuple[Sort, ...] = ()
 
     @property
     def run(self) -> str:
@@ -68,6 +84,17 @@ class Material:
             and record.entry.event.run in (None, self.run)
             and (name is None or record.entry.name == name)
         ]
+
+    def count(self, kind: str) -> int:
+        """How many entries of a kind there are: of all runs if it is a bulk kind."""
+        if kind in BULK:
+            return sum(sort.count for sort in self.bulk if sort.first.entry.event.kind == kind)
+        return len(self.of(kind))
+
+    def cited(self, kind: str) -> Record | None:
+        """The first entry of a kind."""
+        known = [sort.first for sort in self.bulk if sort.first.entry.event.kind == kind]
+        return next(iter([*known, *self.of(kind)]), None)
 
     def check(self, name: str) -> Reference:
         """A reference to a recomputation over this bundle."""
@@ -124,6 +151,7 @@ def gather(
     recompute: Recompute,
     trust: Mapping[str, str] | None = None,
     release_key: Path | None = None,
+    tsa_roots: Path | None = None,
 ) -> Material:
     """Verify a bundle and read it for a report.
 
@@ -132,18 +160,22 @@ def gather(
         recompute: as for `verify`.
         trust: as for `verify`.
         release_key: the coordinator's public release key (PEM), if it came another way.
+        tsa_roots: as for `verify`.
 
     Raises:
         AuditError: there is no bundle (exit code 2), or its manifest cannot be read.
     """
-    findings = verify.verify(path, recompute=recompute, trust=trust)
+    findings = verify.verify(path, recompute=recompute, trust=trust, tsa_roots=tsa_roots)
     bundle = bundles.read(path)
     kept: list[Record] = []
     problems: list[Record] = []
+    bulk: dict[tuple[str, ...], Sort] = {}
     entries = 0
     for entries, record in enumerate(stored.merged(bundle), start=1):  # noqa: B007
         event = record.entry.event
-        if event.run in (None, bundle.run) or event.kind == "budget-reserved":
+        if event.kind in BULK:
+            _sort(bulk, record)
+        elif event.run in (None, bundle.run) or event.kind == "budget-reserved":
             kept.append(record)
         if record.entry.problem:
             problems.append(record)
@@ -155,7 +187,20 @@ def gather(
         entries,
         recompute,
         release_key,
+        tuple(bulk.values()),
     )
+
+
+def _sort(bulk: dict[tuple[str, ...], Sort], record: Record) -> None:
+    """Add an entry of a bulk kind to those that say the same."""
+    fields = record.entry.event.fields
+    said = (fields[name] for name in sorted(fields) if not name.endswith(disclosures.ENDING))
+    key = (record.entry.name, record.entry.event.kind, *map(str, said))
+    if key in bulk:
+        bulk[key].last = record
+        bulk[key].count += 1
+    elif len(bulk) < _SORTS:
+        bulk[key] = Sort(record, record)
 
 
 def ref(record: Record) -> Reference:

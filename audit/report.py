@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from audit import controls, release_folder, report_budget
+from audit import controls, release_folder, report_budget, report_conduct
 from audit.material import Material, listed, moment, ref, refs, short
 from audit.sentences import Part, Reference, Row, Section, Sentence, Table, say
 from audit.stored import Record
@@ -50,7 +50,9 @@ def compose(material: Material) -> Report:
         ("De-identification", _deidentified),
         ("Utility", _utility),
         ("Privacy audit", report_budget.audited),
-        ("Incidents", _incidents),
+        ("Incidents", report_conduct.incidents),
+        ("Serving", report_conduct.served),
+        ("Settings, keys and retention", report_conduct.conduct),
         ("Participation", _participation),
         ("Release", _release),
         ("Signatures and witnesses", _signatures),
@@ -206,19 +208,6 @@ def _utility(of: Material) -> Iterator[Part]:
         yield say("no-scores", [of.check("search")], coordinator=of.coordinator)
 
 
-def _incidents(of: Material) -> Iterator[Part]:
-    for record in of.problems:
-        yield say(
-            "incident",
-            [ref(record)],
-            log=f"the log of {record.entry.name}",
-            time=moment(record),
-            problem=record.entry.problem,
-        )
-    if not of.problems:
-        yield say("no-incident", [of.check("search")], entries=of.entries)
-
-
 def _participation(of: Material) -> Iterator[Part]:
     closed = of.of("round-closed", of.coordinator)
     names = sorted({n for r in closed for group in _GROUPS for n in r.entry.event.fields[group]})
@@ -301,6 +290,12 @@ def _signatures(of: Material) -> Iterator[Part]:
             yield say("witnessed", [of.check("bytes")], name=signer.name, witnesses=names)
         else:
             yield say("unwitnessed", [of.check("bytes")], name=signer.name)
+    for stamp in of.findings.stamps:
+        template = "stamp-unchecked" if stamp.time is None else "stamped"
+        more = {} if stamp.time is None else {"time": stamp.time}
+        yield say(template, [of.check("bytes")], name=stamp.name, size=stamp.size, **more)
+    if not of.findings.stamps:
+        yield say("unstamped", [of.check("search")])
 
 
 def _controls(of: Material) -> Iterator[Part]:
@@ -308,10 +303,9 @@ def _controls(of: Material) -> Iterator[Part]:
         law = Reference("law", source.name, f"read: {source.checked}; {controls.COUNSEL}")
         rows = []
         for control in source.controls:
-            found = [(kind, of.of(kind)) for kind in control.kinds]
-            events = [f"{kind} ({len(records)})" for kind, records in found]
+            events = [f"{kind} ({of.count(kind)})" for kind in control.kinds]
             checks = [f"{name} (recomputed)" for name in control.checks]
-            cited = [ref(records[0]) for _, records in found if records]
+            cited = [ref(record) for record in map(of.cited, control.kinds) if record is not None]
             cells = (control.id, control.asks, ", ".join(events + checks), control.gap)
             rows.append(Row(cells, (law, *cited, *(of.check(name) for name in control.checks))))
         caption = say(

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from audit import keys, stored
+from audit import canonical, digests, disclosures, keys, stored
 from audit.bundle import Bundle
 from audit.canonical import JSON
 from audit.errors import AuditError
+from audit.findings import Findings
+from audit.hsm import Token
 from audit.kinds_officer import SIGN_OFF
 from audit.log import Log
 
@@ -53,8 +55,21 @@ class Officer:
         self.fingerprint = fingerprint
 
     @classmethod
-    def create(cls, folder: Path, name: str) -> Officer:
+    def create(
+        cls,
+        folder: Path,
+        name: str,
+        *,
+        passphrase: bytes | None = None,
+        token: Token | None = None,
+    ) -> Officer:
         """Make keys and an empty log in a new folder.
+
+        Args:
+            folder: the new folder.
+            name: of the officer or the office.
+            passphrase: locks the keys, or opens the token; by default as for every party's keys.
+            token: make the keys in this PKCS #11 token.
 
         Raises:
             AuditError: exit code 2; there are keys already, the folder cannot be written, or the
@@ -64,7 +79,7 @@ class Officer:
             keys.check_name(name)
         except AuditError as error:
             raise AuditError(str(error), code=error.code, exit_code=2) from None
-        ring = keys.create(folder / _KEYS, name)
+        ring = keys.create(folder / _KEYS, name, passphrase=passphrase, token=token)
         log = Log.create(folder / _LOG, keys=ring)
         log.checkpoint()
         return cls(log, name, ring.public().fingerprint)
@@ -133,9 +148,32 @@ class Officer:
             "decision": decision,
             "problems": problems,
         }
-        self._log.append(SIGN_OFF, fields)
-        self._log.checkpoint()
+        self._enter(SIGN_OFF, fields)
         return self.listed(bundle)[-1]
+
+    def verified(self, findings: Findings) -> int:
+        """Log that the verifier ran over a bundle, and what it said; return the entry's index."""
+        codes: list[JSON] = [*sorted({fault.code for fault in findings.faults})]
+        fields: dict[str, JSON] = {
+            "bundle_digest": findings.bundle_digest or canonical.digest(b""),
+            "verdict": "ok" if findings.ok else "faults",
+        }
+        return self._enter("verifier-run", fields | ({"faults": codes} if codes else {}))
+
+    def exported(self, form: str, out: Path, *, entries: int, recipient: str) -> int:
+        """Log that entries were copied out, for whom as a commitment; return the entry's index."""
+        fields: dict[str, JSON] = {
+            "form": form,
+            "digest": digests.file_digest(out),
+            "entries": entries,
+            **disclosures.Table(self._log.folder).commit({"recipient": recipient}),
+        }
+        return self._enter("export", fields)
+
+    def _enter(self, kind: str, fields: dict[str, JSON]) -> int:
+        index = self._log.append(kind, fields).index
+        self._log.checkpoint()
+        return index
 
     def listed(self, bundle: Bundle | None = None) -> tuple[SignOff, ...]:
         """Every sign-off, oldest first, compared with the logs of a bundle if one is given."""

@@ -7,13 +7,21 @@ others of its layer, so one reading lists all that is damaged.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from audit import bundle as bundles
-from audit import verify_bytes, verify_completeness, verify_meaning, verify_officer
+from audit import (
+    verify_bytes,
+    verify_completeness,
+    verify_conduct,
+    verify_meaning,
+    verify_officer,
+    verify_stamps,
+)
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, Recompute
-from audit.findings import Findings, ReleaseFinding, Signer
+from audit.findings import Findings, ReleaseFinding, Signer, StampFinding
 
 
 def verify(
@@ -23,6 +31,7 @@ def verify(
     against: str | None = None,
     trust: Mapping[str, str] | None = None,
     every: bool = False,
+    tsa_roots: Path | None = None,
 ) -> Findings:
     """Verify a bundle.
 
@@ -35,12 +44,14 @@ def verify(
             parties not named here are only stated by the bundle, and the findings say so.
         every: check each entry's own signature in logs of any length (`audit.reading` says what is
             checked otherwise).
+        tsa_roots: PEM file of the roots that the caller trusts for time-stamps; without it the
+            tokens of a bundle are not checked, and the findings say so.
 
     Returns:
         The findings; a bad bundle is never an exception.
 
     Raises:
-        AuditError: there is no bundle at that place (exit code 2).
+        AuditError: there is no bundle at that place, or the roots cannot be used (exit code 2).
     """
     collector = Collector()
     try:
@@ -53,12 +64,16 @@ def verify(
     evidence = verify_bytes.check(
         opened, collector, trust=trust or {}, against=against, every=every
     )
+    stamps: tuple[StampFinding, ...] = ()
+    if evidence is not None:
+        stamps = verify_stamps.check(opened, evidence, collector, roots=tsa_roots)
     if evidence is None or collector.has("bytes"):
         return _findings(opened, evidence, collector, None, trust=trust)
     verify_completeness.check(evidence, collector)
     verify_officer.check(evidence, collector)
+    verify_conduct.check(evidence, collector)
     meaning = verify_meaning.check(evidence, collector, recompute=recompute)
-    return _findings(opened, evidence, collector, meaning, trust=trust)
+    return replace(_findings(opened, evidence, collector, meaning, trust=trust), stamps=stamps)
 
 
 def _findings(

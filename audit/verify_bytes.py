@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from audit import bundle as bundles
-from audit import digests, note, rotation, tiles, verify_log
+from audit import digests, note, rotation, tiles, verify_log, verify_stamps
 from audit.bundle import Bundle, Source
 from audit.errors import AuditError
 from audit.evidence import Collector, Evidence, LogView
@@ -53,6 +53,7 @@ def check(
             expected.update(f"{where}/{t.path}" for t in tiles.needed(log.checkpoint.size))
     shown = _disclosures(bundle, found)
     expected.update(f"{bundles.DISCLOSURES}/{name}" for name in shown)
+    expected.update(verify_stamps.expected(bundle))
     unread = tuple(f"{where}/" for where, log in logs.items() if log is None)
     _check_files(bundle, expected, unread, found)
     readable = {where: log for where, log in logs.items() if log is not None}

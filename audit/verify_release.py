@@ -177,8 +177,12 @@ def _check_folder(evidence: Evidence, releases: Sequence[Event], found: Collecto
 def _check_received(evidence: Evidence, known: set[str], found: Collector) -> None:
     """Check that the institutions received and served no release that was not logged."""
     for site in evidence.sites.values():
-        for kind, did in (("release-received", "received"), ("serving", "served")):
+        kinds = [("release-received", "received", "release_digest")]
+        kinds.append(("serving", "served", "release_digest"))
+        if not site.chained:  # else there is an entry for every request, and `serving` says it too
+            kinds.append(("serving-access", "served", "adapter_digest"))
+        for kind, did, name in kinds:
             for index, event in site.of(kind, evidence.run):
-                if event.fields["release_digest"] not in known:
+                if event.fields[name] not in known:
                     text = f"{site.keys.name} {did} a release that the coordinator did not log"
                     found.add("meaning", "release-unlogged", site.place(index), text)

@@ -35,6 +35,12 @@ _SUMMARY = {
     "signed": "{name} signed its log of {size} entries with the key whose fingerprint is "
     "{fingerprint}; {pinned}.",
     "witnessed": "The last checkpoint of {name} was cosigned by {witnesses}.",
+    "stamped": "A time-stamping authority under a root that was given to the verifier saw the "
+    "first {size} entries of {name} on {time}.",
+    "stamp-unchecked": "A time-stamp over the first {size} entries of {name} is in the bundle and "
+    "was not checked, since no root was given to the verifier.",
+    "unstamped": "No time-stamp of a third party is in the bundle; times are those of the parties' "
+    "own clocks and of their witnesses.",
     "unwitnessed": "The last checkpoint of {name} was cosigned by nobody.",
 }
 _LEFT = {
@@ -112,6 +118,41 @@ _AUDIT = {
     "control": "The control, trained with noise multiplier {sigma}, was {verdict}.",
     "not-attacked": "The logs of this bundle have no audit of the software for this run.",
 }
+# What the categories of incidents mean; `audit.incidents` takes no other.
+INCIDENTS: Mapping[str, str] = {
+    "log-inconsistent": "another party's log was forked or rolled back",
+    "ledger-fault": "the budget ledger was missing, damaged or older than its published heads",
+    "clock-refused": "the clock was too far off to take part",
+    "personal-data": "personal data may have reached somebody who should not have it",
+    "unauthorised-access": "somebody used the system who may not",
+    "key-compromise": "a key may be known to others",
+    "malware": "foreign software ran on a machine of the system",
+    "loss-or-theft": "a machine or a medium was lost",
+    "wrong-output": "a released model answered wrongly where it mattered",
+    "outage": "the system was not available when it was needed",
+    "policy-breach": "a rule of the party was broken",
+    "other": "it is in none of the other categories",
+}
+_CONDUCT = {
+    "incident-open": "The log of {name} has an incident of severity {severity}, opened on {time} "
+    "and not closed since: {meaning} (ticket: {reference}).",
+    "incident-closed": "The log of {name} has an incident of severity {severity}, opened on {time} "
+    "and closed on {end}: {meaning} (ticket: {reference}).",
+    "served": "{site} served the release {digest} from {time} on (starts of its service: {count}).",
+    "access": "Who was served is in the logs as salted commitments; this table has the sorts of "
+    "access, how many requests an entry stands for, and how many entries there are.",
+    "not-served": "No log of this bundle has an entry about serving a release.",
+    "settings": "The {subject} settings of {name} changed before {time}, in {keys}: from {before} "
+    "to {after}.",
+    "rotated": "{name} replaced its keys on {time}, with the reason {reason}.",
+    "key-revoked": "{name} revoked a key on {time}, with the reason {reason}; beyond {size} "
+    "entries it counts for nothing.",
+    "erased": "{name} erased {count} values behind entries of its log on {time}, with the reason "
+    "{reason}; the entries stay.",
+    "retained": "On {time}, {name} erased what was older than {before}, when its term of "
+    "{retention} ended: {values} values behind entries, {files} files and {rows} rows.",
+    "no-conduct": "No log of this bundle has a change of settings or keys, or an erasure.",
+}
 _REST = {
     "incident": "In {log} on {time}: {problem}.",
     "no-incident": "No entry of the {entries} in this bundle reports a refusal, a rejection, an "
@@ -144,6 +185,7 @@ TEMPLATES: Mapping[str, str] = {
     **_DEIDENTIFIED,
     **_UTILITY,
     **_AUDIT,
+    **_CONDUCT,
     **_REST,
     **_CONTROLS,
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import connect, renewal
+from client import connect, renewal, succession
 from client import folder as folders
 from client.errors import ClientError
 from client.folder import Folder
@@ -163,7 +163,10 @@ def _invitation(folder: Folder) -> str | Check:
             f"it names {invitation.coordinator}, site.toml {folder.settings.coordinator}",
             "the invitation's address is used; correct site.toml",
         )
-    return f"from {invitation.keys.name}, fingerprint {invitation.keys.fingerprint}"
+    stated = f"from {invitation.keys.name}, fingerprint {invitation.keys.fingerprint}"
+    newest = succession.known(folder, invitation)[-1].fingerprint
+    rotated = newest != invitation.keys.fingerprint
+    return f"{stated}; its keys were rotated since, now {newest}" if rotated else stated
 
 
 def _coordinator(folder: Folder) -> str:

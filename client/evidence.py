@@ -7,12 +7,15 @@ in our log's past: a log or a ledger behind it was restored from an old copy and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audit import note
+from audit import custody, note, rotation
 from audit.canonical import to_base64
 from audit.errors import AuditError
+from audit.keys import PublicKeys
 from audit.log import Log
+from client import alarms, succession
 from client.errors import ClientError
 from client.folder import Folder, Invitation
 from privacy.wire import Close, Propose, Round
@@ -37,16 +40,19 @@ def take(folder: Folder, log: Log, invitation: Invitation, message: Down) -> str
         Our cosignature line on the coordinator's newest checkpoint.
 
     Raises:
-        ClientError: our log or ledger is older than what the coordinator cosigned.
+        ClientError: our log or ledger is older than what the coordinator cosigned, or its log
+            contradicted itself before and that incident is open.
         StaleRequest: the coordinator asked from a size before the one that we cosigned last.
         AuditError: the coordinator's log does not extend what we saw of it, or it claims entries
             of ours that there never were.
     """
+    keys = succession.follow(folder, invitation, message.handovers, message.witness)
     check_not_restored(folder, log, invitation, message.cosigned)
     if not message.have <= log.size:
         raise AuditError("the coordinator claims entries that this log never had", code="have")
+    alarms.check(log)
     return folder.witness().cosign_request(
-        message.witness.encode(), log_key=invitation.keys.log, origin=invitation.origin
+        message.witness.encode(), log_key=keys.log, origin=invitation.origin
     )
 
 
@@ -59,10 +65,8 @@ def check_not_restored(folder: Folder, log: Log, invitation: Invitation, cosigne
     """
     if cosigned:
         seen = note.parse(cosigned)
-        note.check_signed(seen, note.parse_key(invitation.keys.witness))
-        past = note.open_checkpoint(
-            cosigned, key=note.parse_key(folder.keys().public().log), origin=folder.origin
-        )
+        _check_cosigned(seen, succession.known(folder, invitation))
+        past = rotation.open_note(cosigned, custody.history(folder.path), folder.origin)
         if past.size > log.size or log.root(past.size) != past.root:
             raise ClientError(
                 f"the log in {folder.path} is older than what the coordinator has seen of it; "
@@ -71,6 +75,21 @@ def check_not_restored(folder: Folder, log: Log, invitation: Invitation, cosigne
                 exit_code=4,
             )
     check_ledger(folder, log)
+
+
+def _check_cosigned(seen: note.Note, keys: Sequence[PublicKeys]) -> None:
+    """Check that the coordinator cosigned, by the keys of today or by those of that time.
+
+    Raises:
+        BadSignature: it did not.
+    """
+    for held in reversed(keys[1:]):
+        try:
+            note.check_signed(seen, note.parse_key(held.witness))
+        except AuditError:
+            continue
+        return
+    note.check_signed(seen, note.parse_key(keys[0].witness))
 
 
 def check_ledger(folder: Folder, log: Log) -> None:

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from audit import digests, note, witness
 from audit.errors import AuditError
-from client import border
+from client import border, succession
 from client.errors import ClientError
 from client.folder import Folder, Invitation
 from configs import files
 from privacy import parcel
 from privacy.errors import EgressDenied, PrivacyError
 from privacy.parcel import Facts, Parcel, ParcelInvalid
-from privacy.wire import Message
+from privacy.wire import Handover, Message
 
 log = logging.getLogger("privity.exchange")
 
@@ -98,7 +98,6 @@ def _read(folder: Folder, invitation: Invitation, file: Path) -> tuple[Parcel, s
     except OSError:
         raise ClientError(f"{file} cannot be read; check the path", code="no-file") from None
     digest = digests.file_digest(file)
-    public = Ed25519PublicKey.from_public_bytes(note.parse_key(invitation.keys.event).public)
 
     def check(facts: Facts, signed: bytes, signature: bytes) -> None:
         if facts.direction != "down":
@@ -107,8 +106,14 @@ def _read(folder: Folder, invitation: Invitation, file: Path) -> tuple[Parcel, s
                 code="wrong-direction",
             )
         try:
+            # The rotations that a question brings are under the signature that they may bring too;
+            # each is signed by the keys before it, and answering checks that the log has it.
+            offered = json.loads(facts.header or "{}").get("handovers", [])
+            handovers = [Handover.model_validate(item) for item in offered]
+            keys = succession.offered(folder, invitation, handovers)
+            public = Ed25519PublicKey.from_public_bytes(note.parse_key(keys.event).public)
             public.verify(signature, signed)
-        except InvalidSignature:
+        except (InvalidSignature, AuditError, ValueError, TypeError, AttributeError):
             raise ParcelInvalid(
                 "the coordinator of the invitation did not sign this file; ask it again",
                 code="wrong-coordinator",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 import audit.keys
 import audit.log
+import audit.settings
 import audit.witness
 from client.errors import ClientError
 from configs import files
@@ -51,6 +53,7 @@ class Folder:
 
     path: Path
     settings: Site = field(repr=False)
+    content: bytes = field(default=b"", repr=False)  # of site.toml, as the settings were read
 
     @property
     def origin(self) -> str:
@@ -85,8 +88,15 @@ class Folder:
         return audit.keys.load(self.path / "keys")
 
     def log(self) -> audit.log.Log:
-        """The institution's log, open for appending."""
-        return audit.log.Log.open(self.path / "log", keys=self.keys())
+        """The institution's log, open for appending; changed settings are entered first."""
+        log = audit.log.Log.open(self.path / "log", keys=self.keys())
+        audit.settings.notice(log, self.path / _SETTINGS, self.memory, self.content)
+        return log
+
+    @property
+    def memory(self) -> Path:
+        """What the log knows of site.toml: digests."""
+        return self.path / "state" / "site.seen.json"
 
     def ledger(self) -> Ledger:
         """The institution's budget ledger."""
@@ -172,8 +182,10 @@ def create(path: Path, *, name: str, coordinator: str) -> Folder:
         "keys": keys.public().to_json(),
     }
     files.replace(path / "enroll.json", json.dumps(enrolment, indent=2).encode() + b"\n")
-    files.replace(path / _SETTINGS, _toml(settings).encode())
-    return folder
+    toml = _toml(settings).encode()
+    files.replace(path / _SETTINGS, toml)
+    audit.settings.remember(folder.memory, toml, tomllib.loads(toml.decode()))
+    return replace(folder, content=toml)
 
 
 def open_folder(path: Path) -> Folder:
@@ -188,7 +200,8 @@ def open_folder(path: Path) -> Folder:
             "--coordinator HOST:PORT",
             code="no-folder",
         )
-    return Folder(path, load(path / _SETTINGS, Site))
+    settings = load(path / _SETTINGS, Site)
+    return Folder(path, settings, (path / _SETTINGS).read_bytes())
 
 
 def read_invitation(path: Path) -> Invitation:

@@ -25,7 +25,7 @@ from flwr.supernode import start_client_internal as loop
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client import cell, connect, identity, metrics
+from client import alarms, cell, connect, identity, metrics
 from client.errors import ClientError
 from client.folder import Folder
 from client.gate import GatedFactory, GatedNodeState
@@ -73,7 +73,11 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
     http_retry.MAX_RETRY_DELAY = _RETRY_SECONDS
     with folder.lock():
         cell.check(folder)
-        connect.wait_for(folder, invitation, report=report)
+        try:
+            connect.wait_for(folder, invitation, report=report)
+        except ClientError as fault:
+            alarms.note(folder, fault)
+            raise
         state = GatedFactory(folder)
         secret = folder.runtime / "superexec.secret"
         secret.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from client import alarms
 from client.folder import Folder
 
 log = logging.getLogger("privity.refusals")
@@ -19,6 +20,10 @@ class Refusals:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._seen: set[tuple[str, str, str]] = set()
+
+    def alarm(self, fault: BaseException) -> None:
+        """Sign into the log that a fault is an incident, if it is one."""
+        alarms.note(self._folder, fault)
 
     def note(self, request: str, word: str, *, plan_digest: str = "") -> None:
         """Sign a refusal into the log.

@@ -301,6 +301,12 @@ def open_review(folder: Folder) -> Review:
         ) from None
 
 
+def texts(folder: Folder) -> tuple[Path, ...]:
+    """The files of the review that hold record text."""
+    found = (place(folder) / name for name in _TEXT_FILES)
+    return tuple(path for path in found if path.is_file() and not path.is_symlink())
+
+
 def delete(folder: Folder) -> int:
     """Overwrite and remove every file of the review that holds record text; the report stays.
 
@@ -310,10 +316,7 @@ def delete(folder: Folder) -> int:
         How many files there were.
     """
     removed = 0
-    for name in _TEXT_FILES:
-        path = place(folder) / name
-        if not path.is_file() or path.is_symlink():
-            continue
+    for path in texts(folder):
         size = path.stat().st_size
         with open(path, "r+b") as file:
             file.write(secrets.token_bytes(size))

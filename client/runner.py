@@ -99,6 +99,7 @@ def answer(tasks: Tasks, request: FlowerMessage, refusals: Refusals | None = Non
         # A log that was restored from an older copy must not grow beside the newer one.
         if refusals is not None and getattr(fault, "code", "") != "log-restored":
             refusals.note(kinds.get(request.metadata.message_type, "unknown"), error.reason)
+            refusals.alarm(fault)
         return FlowerMessage(error, reply_to=request)
 
 

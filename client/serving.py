@@ -188,7 +188,7 @@ def create_app(
         required=settings.access.keys == "required",
         per_minute=settings.access.per_minute,
         open_hosts=site.hosts,
-        refused=service.metrics.refused_at_the_door,
+        refused=service.refused_at_the_door,
         patience=lambda: engine.load().patience,
     )
     return app
@@ -313,7 +313,8 @@ def _lifespan(running: Running, settings: Serving, reload: Reloader | None) -> A
             running.service.draining = True
             await running.engine.close()
             tally = running.service.metrics.take_tally()
-            await asyncio.to_thread(running.journal.period, tally, "stopped")
+            rows = running.service.access.take()
+            await asyncio.to_thread(running.journal.period, tally, "stopped", rows)
 
     return lifespan
 
@@ -321,5 +322,5 @@ def _lifespan(running: Running, settings: Serving, reload: Reloader | None) -> A
 async def _enter_periods(running: Running, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
-        tally = running.service.metrics.take_tally()
-        await asyncio.to_thread(running.journal.period, tally)
+        tally, rows = running.service.metrics.take_tally(), running.service.access.take()
+        await asyncio.to_thread(running.journal.period, tally, "going", rows)

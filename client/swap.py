@@ -59,7 +59,9 @@ async def exchange(running: serving.Running, wanted: dict[str, Path]) -> None:
         await embedded.change(lambda it=it: engine.put(embedded.shelf, it))  # type: ignore[misc]
     gone = [name for name in running.releases if name not in wanted]
     running.releases = wanted
-    running.journal.releases = {name: served(path) for name, path in wanted.items()}
+    rows = running.service.access.take()  # under the names that they were asked by
+    known = {name: served(path) for name, path in wanted.items()}
+    await asyncio.to_thread(running.journal.exchanged, known, rows)
     embedded.hidden = frozenset(gone)
     running.service.refresh()
     for name in gone:

@@ -89,6 +89,7 @@ class Serving(Table):
     format: Literal[1] = 1
     releases: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     log_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
+    access_log: Literal["period", "off"] = "period"
     drain_s: Positive = 30.0
     engine: EngineTable = EngineTable()
     cache: CacheTable = CacheTable()

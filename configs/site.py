@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from configs.run import Digest, Name, Positive, Table
 
@@ -99,6 +99,30 @@ class MetricsTable(Table):
     host: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"
 
 
+_Term = Annotated[int, Field(ge=0, le=36_525)]
+
+
+class TermsTable(Table):
+    """Days that values behind log entries are kept; 0: for good. At least six months."""
+
+    access_days: _Term = 2192
+    evidence_days: _Term = 3653
+
+    @field_validator("access_days", "evidence_days")
+    @classmethod
+    def _long_enough(cls, days: int) -> int:
+        if 0 < days < 183:
+            raise ValueError("is kept for at least 183 days")
+        return days
+
+
+class RetentionTable(TermsTable):
+    """The same, and days that record text of a review and feedback are kept; 0: for good."""
+
+    review_days: _Term = 90
+    feedback_days: _Term = 0
+
+
 class Site(Table):
     """One institution (site.toml)."""
 
@@ -112,6 +136,7 @@ class Site(Table):
     trainer: TrainerTable = TrainerTable()
     runtime: RuntimeTable = RuntimeTable()
     metrics: MetricsTable = MetricsTable()
+    retention: RetentionTable = RetentionTable()
 
 
 class Coordinator(Table):
@@ -124,3 +149,4 @@ class Coordinator(Table):
     control_port: Annotated[int, Field(ge=1, le=65_535)] = 8444
     bind: Annotated[str, Field(min_length=1, max_length=64)] = "127.0.0.1"
     metrics: MetricsTable = MetricsTable()
+    retention: TermsTable = TermsTable()

@@ -68,6 +68,13 @@ class _Header(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
+class Handover(_Header):
+    """An entry of the coordinator's log that rotates its keys, and its inclusion proof."""
+
+    entry: _Base64
+    proof: tuple[_Base64, ...] = Field(strict=False, max_length=63)
+
+
 class _Down(_Header):
     """What every message to a site carries.
 
@@ -75,11 +82,14 @@ class _Down(_Header):
         witness: C2SP add-checkpoint body with the coordinator's newest checkpoint.
         cosigned: the site's own checkpoint as the coordinator last cosigned it, or empty.
         have: how many entries of the site's log the coordinator holds.
+        handovers: every rotation of the coordinator's keys, the oldest first; left out where there
+            was none.
     """
 
     witness: _Note
     cosigned: _Note
     have: _Count
+    handovers: tuple[Handover, ...] = Field(default=(), strict=False, max_length=64)
 
 
 class Propose(_Down):
@@ -208,6 +218,9 @@ def unpack(message: Message, expect: type[_H]) -> _H:
 
 
 def _encode(header: _Header) -> bytes:
-    return json.dumps(
-        header.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True
-    ).encode("ascii")
+    values = header.model_dump(mode="json")
+    if not values.get("handovers", True):
+        del values["handovers"]
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode(
+        "ascii"
+    )

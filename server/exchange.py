@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from audit import digests, note
+from audit.errors import AuditError
+from audit.keys import PublicKeys
 from configs import files
 from privacy import parcel
 from privacy.errors import PrivacyError
 from privacy.parcel import Facts, ParcelInvalid
 from server.box import Box
 from server.errors import ServerError
+from server.mirror import Mirror
 from server.store import Folder
 
 
@@ -118,8 +122,9 @@ def _checker(folder: Folder, claimed: list[str]) -> Callable[[Facts, bytes, byte
         site = enrolled.get(facts.site)
         if site is None:
             raise ParcelInvalid("the file is from a site that is not enrolled", code="wrong-site")
-        public = Ed25519PublicKey.from_public_bytes(note.parse_key(site.keys.event).public)
         try:
+            keys = _keys_of(folder.mirror_of(site), facts)
+            public = Ed25519PublicKey.from_public_bytes(note.parse_key(keys.event).public)
             public.verify(signature, signed)
         except InvalidSignature:
             raise ParcelInvalid(
@@ -129,6 +134,15 @@ def _checker(folder: Folder, claimed: list[str]) -> Callable[[Facts, bytes, byte
         claimed.append(facts.site)
 
     return check
+
+
+def _keys_of(mirror: Mirror, facts: Facts) -> PublicKeys:
+    """A site's keys; one that rotated them since says so in the entries that its answer brings."""
+    try:
+        entries = json.loads(facts.header or "{}").get("entries", [])
+        return mirror.keys_after([str(text) for text in entries])
+    except (AuditError, ServerError, ValueError, TypeError, AttributeError):
+        return mirror.keys()
 
 
 def _place(folder: Folder, facts: Facts) -> Path:

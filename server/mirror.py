@@ -9,6 +9,7 @@ from pathlib import Path
 
 from audit import dsse, events, merkle, note, rotation, tiles
 from audit.canonical import from_base64, to_base64
+from audit.errors import InconsistentLog
 from audit.events import Event
 from audit.keys import PublicKeys
 from audit.rotation import Segment
@@ -27,6 +28,12 @@ class Head:
     size: int
     root: str
     checkpoint: str
+
+
+def own_note(cosigned: str) -> str:
+    """A site's checkpoint as it signed it, without the cosignature that we added."""
+    signed = note.parse(cosigned)
+    return str(note.Note(signed.text, signed.signatures[:1]))
 
 
 class Mirror:
@@ -85,6 +92,7 @@ class Mirror:
         for body in grown:
             tree.append(merkle.leaf_hash(body))
         if stated.size != tree.size or stated.root != tree.root(tree.size):
+            self._check_contradiction(stated, checkpoint)
             raise ServerError(
                 f"the log of {self._keys.name} does not match its entries; its operator must look",
                 code="log-mismatch",
@@ -102,9 +110,45 @@ class Mirror:
         self._write(grown, tree, checkpoint + line)
         return Head(tree.size, "sha256:" + stated.root.hex(), checkpoint)
 
+    @property
+    def origin(self) -> str:
+        """The name of the site's log."""
+        return self._origin
+
+    def _check_contradiction(self, stated: note.Checkpoint, checkpoint: str) -> None:
+        """Refuse a checkpoint that the held one, signed by the same site, shows to be of a fork.
+
+        Raises:
+            InconsistentLog: with both notes.
+        """
+        if not stated.size <= self.size or not self.cosigned:
+            return
+        tree = merkle.Tree()
+        for body in self._entries:
+            tree.append(merkle.leaf_hash(body))
+        if (
+            tree.root(stated.size) != stated.root
+        ):  # an answer that is merely late has a root of ours
+            raise InconsistentLog(
+                f"the log of {self._keys.name} is not, any more, the one that was cosigned; its "
+                "operator must look",
+                older=own_note(self.cosigned),
+                newer=checkpoint,
+                code="log-forked",
+            )
+
     def keys(self) -> PublicKeys:
         """The site's keys in force at the end of what is held."""
         return self._follow(self._entries)[-1].keys
+
+    def keys_after(self, entries: Sequence[str]) -> PublicKeys:
+        """The site's keys in force once it has handed over these entries too.
+
+        Raises:
+            AuditError, ServerError: they do not follow from what is held.
+        """
+        bodies = [from_base64(text, where="an entry") for text in entries]
+        return self._follow([*self._entries, *bodies])[-1].keys
 
     def _follow(self, entries: Sequence[bytes]) -> list[Segment]:
         """Check each entry's signature and form, and follow the site's keys.

@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from audit import witness as witnessing
 from audit.errors import AuditError
 from audit.log import Log
 from audit.witness import Witness
 from privacy.errors import PrivacyError
 from privacy.wire import Answer, Close, Closed, Message, Propose, Round, Update, pack, unpack
-from server import accept, closing, plans
+from server import accept, alarms, closing, plans, succession
 from server.errors import ServerError
 from server.marking import Marking
+from server.mirror import own_note
 from server.progress import Progress
 from server.state import State
-from server.turn import LOST, Link, Party, Turn, own_note
+from server.turn import LOST, Link, Party, Turn
 
 _ASK_AGAIN_SECONDS = 3.0
 # How long a round that has its quorum waits for those who have just come back.
@@ -377,17 +377,12 @@ class Conductor:
         return ""
 
     def _down(self, name: str) -> dict[str, Any]:
-        party = self.parties[name]
-        body = witnessing.request(self.log, self.state.witnessed.get(name, 0))
-        return {
-            "witness": body.decode(),
-            "cosigned": party.mirror.cosigned,
-            "have": party.mirror.size,
-        }
+        mirror, seen = self.parties[name].mirror, self.state.witnessed.get(name, 0)
+        return succession.down(self.log, mirror, seen)
 
     def _take_evidence(self, party: Party, header: Answer | Update | Closed) -> Any:
         """Extend the site's mirror, and keep its cosignature on our log."""
-        head = party.mirror.extend(header.entries, header.checkpoint, self.witness)
+        head = alarms.extend(party.mirror, header, self.witness, self.log)
         if header.cosignature:
             self.log.add_cosignature(header.cosignature, witness=party.mirror.keys().witness)
         self.state.witnessed[party.site.name] = header.witnessed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import audit.keys
 import audit.log
+import audit.settings
 import audit.signing
 import audit.witness
 from configs import files
@@ -40,6 +42,7 @@ class Folder:
 
     path: Path
     settings: Coordinator = field(repr=False)
+    content: bytes = field(default=b"", repr=False)  # of coordinator.toml, as it was read
 
     @property
     def tls(self) -> Path:
@@ -105,8 +108,15 @@ class Folder:
         return audit.keys.load(self.path / "keys")
 
     def log(self) -> audit.log.Log:
-        """The coordinator's log, open for appending."""
-        return audit.log.Log.open(self.path / "log", keys=self.keys())
+        """The coordinator's log, open for appending; changed settings are entered first."""
+        log = audit.log.Log.open(self.path / "log", keys=self.keys())
+        audit.settings.notice(log, self.path / _SETTINGS, self.memory, self.content)
+        return log
+
+    @property
+    def memory(self) -> Path:
+        """What the log knows of coordinator.toml: digests."""
+        return self.path / "state" / "coordinator.seen.json"
 
     def witness(self) -> audit.witness.Witness:
         """The coordinator as a witness of its sites' logs."""
@@ -178,7 +188,8 @@ def create(path: Path, *, name: str, host: str, port: int, control_port: int) ->
     folder = Folder(path, settings)
     audit.log.Log.create(path / "log", keys=keys, origin=folder.origin, software=SOFTWARE).close()
     files.replace(path / _SETTINGS, toml.encode())
-    return folder
+    audit.settings.remember(folder.memory, toml.encode(), tomllib.loads(toml))
+    return replace(folder, content=toml.encode())
 
 
 def open_folder(path: Path) -> Folder:
@@ -192,7 +203,8 @@ def open_folder(path: Path) -> Folder:
             f"{path} is not a coordinator; run: privity server init {path} --name NAME",
             code="no-folder",
         )
-    return Folder(path, load(path / _SETTINGS, Coordinator))
+    settings = load(path / _SETTINGS, Coordinator)
+    return Folder(path, settings, (path / _SETTINGS).read_bytes())
 
 
 def read_enrolment(path: Path) -> Enrolled:

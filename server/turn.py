@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from audit.note import parse as parse_note
 from configs.run import Plan
 from privacy.wire import Message
 from server.mirror import Mirror
@@ -86,9 +85,3 @@ class Turn:
         """Whether no wait and no resuming can bring the round to its quorum any more."""
         spent = {name for name, why in self.rejected.items() if why == SPENT}
         return len(set(plan.institutions) - spent) < plan.quorum
-
-
-def own_note(cosigned: str) -> str:
-    """A site's checkpoint as it signed it, without the cosignature that we added."""
-    note = parse_note(cosigned)
-    return str(type(note)(note.text, note.signatures[:1]))

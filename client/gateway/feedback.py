@@ -145,6 +145,18 @@ class FeedbackStore:
             database.execute("PRAGMA secure_delete = ON")
             return database.execute("DELETE FROM feedback WHERE person = ?", (person,)).rowcount
 
+    def older(self, before: datetime) -> int:
+        """How many judgements are from before a time."""
+        with self._open() as database:
+            found = database.execute("SELECT count(*) FROM feedback WHERE time < ?", _utc(before))
+            return int(found.fetchone()[0])
+
+    def forget_older(self, before: datetime) -> int:
+        """Delete every judgement from before a time; return how many there were."""
+        with self._open() as database:
+            database.execute("PRAGMA secure_delete = ON")
+            return database.execute("DELETE FROM feedback WHERE time < ?", _utc(before)).rowcount
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self._path, timeout=30)) as database:
@@ -191,6 +203,10 @@ def mix(
         return [*earlier, *new]
     room = int(len(earlier) * (1 - share) / share + 1e-9)
     return [*earlier, *(new[len(new) - room :] if room < len(new) else new)]
+
+
+def _utc(moment: datetime) -> tuple[str]:
+    return (moment.astimezone(UTC).isoformat(timespec="seconds"),)
 
 
 def _by_name(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Any:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from client.gateway.access import DOOR, Access, Row
 from client.gateway.answers import Answer, AnswerCache
 from client.gateway.metrics import Metrics
 from client.gateway.policy import Policy, Refused
@@ -65,6 +66,7 @@ class Service:
         self._told = on_rollback
         self.draining = False
         self.open = 0
+        self.access = Access()
         self.cache = AnswerCache(entries=settings.cache.entries, seconds=settings.cache.seconds)
         self.routes = self._new_routes(stable)
         self.metrics = Metrics(
@@ -85,6 +87,11 @@ class Service:
             answer=answer,
             temperature=0.0 if bound else question.temperature,
         )
+
+    def refused_at_the_door(self, code: str) -> None:
+        """Count a request that never became a question."""
+        self.metrics.refused_at_the_door(code)
+        self.access.note(Row("unknown", self.routes.stable, DOOR, code.replace("_", "-")))
 
     def refresh(self) -> None:
         """Take notice of releases that came or went; a trial that was rolled back stays so."""
@@ -131,6 +138,9 @@ class Service:
         finally:
             self.open -= 1
             self._note(course)
+            route = "completions" if question.raw else "chat"
+            caller = user.partition("/")[0]
+            self.access.note(Row(caller, course.model, route, course.outcome))
 
     async def _parts(
         self, question: Question, user: str, course: _Course

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from audit import bundle as bundles
 from audit import custody, dsse, hsm, keys, note, passphrase, rotation, vault
 from audit.cli import app
 from audit.errors import AuditError
 from audit.log import Log
+from audit.signoff import Officer
 
 SECRET = b"correct horse battery"
 RAN = {"bundle_digest": "sha256:" + "0" * 64, "verdict": "ok"}
@@ -290,3 +292,22 @@ def test_keys_in_a_token_sign_a_log_and_rotate(party: Path, token: hsm.Token) ->
     absent = hsm.Token(token.module, token.token, "nobody")
     assert code(lambda: hsm.load(absent, "log", SECRET)) == "token"
     assert code(lambda: hsm.generate(token, "log", SECRET)) == "keys-exist"
+
+
+def test_an_officer_signs_off_with_keys_in_a_token(
+    copied: Path, tmp_path: Path, token: hsm.Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "pin"
+    secret.write_bytes(SECRET)
+    secret.chmod(0o600)
+    monkeypatch.setenv(passphrase.VARIABLE, str(secret))
+    words = ["officer", str(tmp_path / "desk"), "--name", "office", "--module", token.module]
+    done = CliRunner().invoke(app, [*words, "--token", token.token, "--prefix", "desk"])
+    assert "officer office, fingerprint" in done.stdout, done.exception
+    held = sorted(path.name for path in (tmp_path / "desk" / "keys").iterdir())
+    assert held == ["pkcs11.json", "public.json"]
+    bundle = bundles.read(copied)
+    signed = Officer.open(tmp_path / "desk").sign(
+        bundle, log="alpha", first=0, last=2, decision="reviewed", holds=True, problems=0
+    )
+    assert signed.fits

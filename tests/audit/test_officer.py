@@ -15,7 +15,7 @@ import pytest
 
 import privity
 from audit import bundle as bundles
-from audit import formats, index, release_folder, stored
+from audit import digests, formats, index, release_folder, stored
 from audit.entries import Entry
 from audit.errors import AuditError
 from audit.events import Event
@@ -321,3 +321,52 @@ def test_each_part_of_a_release_is_bound_by_a_digest(federate: Any, tmp_path: Pa
     assert states(event())["model.sig"] is False
     (folder / "README.md").write_text("no front matter")
     assert states(event())["README.md"] is False
+
+
+def test_an_officers_keys_are_locked_like_every_partys(
+    copied: Path, tmp_path: Path, say: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse battery staple")
+    secret.chmod(0o600)
+    monkeypatch.setenv("PRIVITY_PASSPHRASE_FILE", str(secret))
+    desk = tmp_path / "desk"
+    assert say("officer", desk, "--name", "office", "--lock")[0] == 0
+    for path in (desk / "keys").glob("*.pem"):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert b"ENCRYPTED" in path.read_bytes()
+    signing = ("sign-off", copied, "--officer", desk, "--log", "alpha", "--last", "3")
+    assert say(*signing)[0] == 0
+    monkeypatch.delenv("PRIVITY_PASSPHRASE_FILE")
+    code, _, err = say(*signing)
+    assert (code, "are locked" in err) == (2, True)
+    open_desk = tmp_path / "open"
+    assert say("officer", open_desk, "--name", "office")[0] == 0
+    monkeypatch.setenv("PRIVITY_PASSPHRASE_FILE", str(secret))
+    assert "3 keys locked" in say("lock", open_desk)[1]
+    assert say("rotate", open_desk)[0] == 0
+    assert say("sign-off", copied, "--officer", open_desk, "--log", "alpha")[0] == 0
+    code, _, err = say("officer", tmp_path / "x", "--name", "o", "--module", "/lib/x.so")
+    assert (code, "--module and --token" in err) == (2, True)
+
+
+def test_an_officers_log_says_what_was_verified_and_exported(
+    copied: Path, tmp_path: Path, say: Any
+) -> None:
+    desk = tmp_path / "desk"
+    say("officer", desk, "--name", "office")
+    assert say("verify", copied, "--officer", desk)[0] == 0
+    out = tmp_path / "entries.csv"
+    exporting = ("export", copied, "--format", "csv", "--out", out, "--officer", desk)
+    assert say(*exporting, "--for", "Dr Example")[0] == 0
+    (copied / "plan.json").write_bytes(b"{}")
+    assert say("verify", copied, "--officer", desk)[0] == 4
+    opened = Officer.open(desk)
+    ran = [entry.event.fields for entry in opened._log.entries("verifier-run")]
+    assert [fields["verdict"] for fields in ran] == ["ok", "faults"]
+    assert ran[1]["faults"] == ["changed-file"]
+    (exported,) = (entry.event.fields for entry in opened._log.entries("export"))
+    assert exported["digest"] == digests.file_digest(out)
+    assert exported["entries"] == len(out.read_text().splitlines()) - 1
+    assert "Example" not in str(exported)
+    assert say("verify", copied, "--officer", tmp_path / "none")[0] == 2

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audit import incidents
 from audit.digests import arrays_digest
+from client import alarms
+from client.errors import ClientError
 from configs.load import read_plan
 from privacy.wire import Answer, Message, Propose, Round, Update, pack, unpack
 from server import plans, rounds
@@ -317,6 +320,9 @@ def test_a_site_that_restored_an_older_copy_trains_no_more(
     assert refusal.value.exit_code == 3
     assert "clinic-a" in str(refusal.value)
     assert not made.wire.sent("clinic-a", "update")
+    found = [item.code for item in incidents.listed(made.sites["clinic-a"].log())]
+    # A log that was restored must not grow beside the newer one, not even by an incident.
+    assert found == (["ledger-fault"] if part == "ledger.sqlite" else [])
 
 
 def test_a_forked_coordinator_log_is_refused_and_recorded(world: Make) -> None:
@@ -341,6 +347,15 @@ def test_a_forked_coordinator_log_is_refused_and_recorded(world: Make) -> None:
         origin, older, newer = records[0]
         assert origin == made.coordinator.origin
         assert older != newer
+        log = site.log()
+        refused = [entry.event.fields for entry in log.entries("witness-refused")]
+        assert (refused[0]["older"], refused[0]["newer"]) == (older, newer)
+        (found,) = incidents.listed(log)
+        assert (found.code, found.severity, found.closed) == ("log-inconsistent", "high", None)
+        with pytest.raises(ClientError, match=f"--close {found.entry}"):
+            alarms.check(log)
+        incidents.close(log, found.entry)
+        alarms.check(log)
     assert made.spent("clinic-a").rows[0].run == "triage"
     assert len(made.spent("clinic-a").rows) == 1
 

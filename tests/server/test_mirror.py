@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from audit import note
+from audit import incidents, note
 from audit.canonical import to_base64
-from audit.errors import AuditError
-from server import aggregate, evaluate
+from audit.errors import AuditError, InconsistentLog
+from server import aggregate, alarms, evaluate
 from server.errors import ServerError
 from server.mirror import Mirror
 
@@ -43,16 +45,18 @@ def test_a_mirror_follows_its_log_and_cosigns_it(pair: Any) -> None:
     log, mirror, witness = pair
     assert (mirror.size, mirror.cosigned) == (0, "")
     head = mirror.extend(_entries(log), log.checkpoint(), witness)
-    assert (head.size, mirror.size) == (1, 1)
+    # The world's own settings are the first thing that its log has to say.
+    assert (head.size, mirror.size) == (2, 2)
     _approve(log)
-    head = mirror.extend(_entries(log, 1), log.checkpoint(), witness)
-    assert head.root == "sha256:" + log.root(2).hex()
-    assert [event.kind for event in mirror.events()] == ["log-started", "approval"]
+    head = mirror.extend(_entries(log, 2), log.checkpoint(), witness)
+    assert head.root == "sha256:" + log.root(3).hex()
+    kinds = [event.kind for event in mirror.events()]
+    assert kinds == ["log-started", "config-changed", "approval"]
     assert len(note.parse(mirror.cosigned).signatures) == 2
     again = Mirror(mirror.folder, mirror._keys, mirror._origin)
-    assert (again.size, again.cosigned) == (2, mirror.cosigned)
+    assert (again.size, again.cosigned) == (3, mirror.cosigned)
     with pytest.raises(ServerError, match="no such entry"):
-        mirror.event(2)
+        mirror.event(3)
 
 
 def _tampered(log: Any, entries: list[str]) -> dict[str, tuple[list[str], str]]:
@@ -65,7 +69,7 @@ def _tampered(log: Any, entries: list[str]) -> dict[str, tuple[list[str], str]]:
         "an entry is not signed": ([entries[0], to_base64(broken)], checkpoint),
         "an entry is no envelope": ([entries[0], to_base64(b"zq")], checkpoint),
         "an entry is no base64": ([entries[0], "!"], checkpoint),
-        "the checkpoint is changed": (entries, checkpoint.replace("\n2\n", "\n3\n")),
+        "the checkpoint is changed": (entries, checkpoint.replace("\n3\n", "\n4\n")),
         "the checkpoint is none": (entries, "zq"),
         "the checkpoint is empty": (entries, ""),
     }
@@ -82,7 +86,7 @@ def test_a_mirror_takes_nothing_over_that_the_log_did_not_sign(pair: Any) -> Non
         except (AuditError, ServerError):
             assert (mirror.size, mirror.cosigned) == (0, ""), name
     assert taken == []
-    assert mirror.extend(_entries(log), log.checkpoint(), witness).size == 2
+    assert mirror.extend(_entries(log), log.checkpoint(), witness).size == 3
 
 
 def test_another_sites_log_is_not_taken_over(
@@ -105,6 +109,40 @@ def test_a_mirror_never_shrinks(pair: Any) -> None:
     fresh = Mirror(mirror.folder.parent / "fresh", mirror._keys, mirror._origin)
     with pytest.raises(AuditError):
         fresh.extend(first, early, witness)
+
+
+def test_a_forked_log_is_an_incident_of_which_both_notes_are_kept(
+    federation: Callable[..., Any],
+) -> None:
+    made = federation(["clinic-a"])
+    site, hub = made.sites["clinic-a"], made.coordinator
+    mirror, ours = hub.mirror_of(hub.enrolled()["clinic-a"]), hub.log()
+    shutil.copytree(site.path / "log", site.path / "log-before")
+    log = site.log()
+    _approve(log)
+
+    def answer(log: Any, start: int) -> Any:
+        return SimpleNamespace(entries=tuple(_entries(log, start)), checkpoint=log.checkpoint())
+
+    alarms.extend(mirror, answer(log, 0), hub.witness(), ours)
+    roots = [log.root(size) for size in range(1, log.size + 1)]
+    log.close()
+    shutil.rmtree(site.path / "log")
+    (site.path / "log-before").rename(site.path / "log")
+    forked = site.log()
+    forked.append("withdrawal", {"person_commitment": DIGEST})
+    for _ in range(2):
+        with pytest.raises(InconsistentLog):
+            alarms.extend(mirror, answer(forked, forked.size), hub.witness(), ours)
+    (refused,) = (entry.event.fields for entry in ours.entries("witness-refused"))
+    key = note.parse_key(site.keys().public().log)
+    older, newer = (
+        note.open_checkpoint(refused[name], key=key, origin=site.origin)
+        for name in ("older", "newer")
+    )
+    assert newer.size <= older.size
+    assert newer.root not in roots
+    assert [item.code for item in incidents.listed(ours)] == ["log-inconsistent"]
 
 
 # -- averaging ------------------------------------------------------------------------------------
