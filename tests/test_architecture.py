@@ -31,6 +31,7 @@ DOORS = {
     "fastapi": r"client/(serving|review_app|gateway/(pages|replies|web))\.py|audit/page\.py",
     "jinja2": r"audit/page\.py|client/gateway/pages\.py|model/template\.py",
     "datasketch": r"client/prepare/likeness\.py",
+    "optuna": r"client/search/study\.py",
     "openpyxl": r"client/prepare/tables\.py",
     "pyarrow": r"client/prepare/tables\.py",
     "sqlalchemy": r"client/prepare/tables\.py",
