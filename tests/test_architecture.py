@@ -20,6 +20,7 @@ FILES = sorted(
 LEAVES = {"configs", "privacy", "model", "audit"}
 # library -> the files that may import it
 DOORS = {
+    "accelerate": r"privacy/crew\.py",
     "opacus": r"privacy/dpsgd\.py",
     "presidio_analyzer": r"privacy/(scrub\w*|recognizers)\.py",
     "presidio_anonymizer": r"privacy/(scrub\w*|recognizers)\.py",

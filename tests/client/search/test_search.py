@@ -1,4 +1,4 @@
-"""A search tries settings with the private recipe, on public records, or on private ones it pays."""
+"""A search tries settings on public records, or on private ones, for which it pays."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def test_trials_learn_from_public_records_and_cost_nothing(
     found = _search(world, _wish(world, run_file=run_file, trials=3))
     assert [one.number for one in found.trials] == [0, 1, 2]
     assert found.trials[0].settings == {"learning_rate": 0.03, "first_layer": 0}  # the run's own
-    assert found.best is not None and found.best.score is not None
+    assert found.best is not None
+    assert found.best.score is not None
     assert found.best.score.loss < found.base.loss
     assert found.best.score.loss == min(one.score.loss for one in found.trials if one.score)
     assert _rows(world) == ()
@@ -270,8 +271,8 @@ def test_a_private_trial_runs_in_the_cell_unless_told_otherwise(
 def test_points_of_a_space_are_drawn_evenly(world: Any) -> None:
     run = space.read_run(world.run_file(), "clinic-a")
     found = catalog.find(run.model.name)
-    wide = check({"between": {"learning_rate": [0.001, 0.1]},
-                  "among": {"first_layer": [0, 1], "clipping": ["flat", "auto"]}}, Space, "x")  # fmt: skip
+    among = {"first_layer": [0, 1], "clipping": ["flat", "auto"]}
+    wide = check({"between": {"learning_rate": [0.001, 0.1]}, "among": among}, Space, "x")
     source = Csprng()
     drawn = [space.draw(wide, source) for _ in range(2000)]
     assert all(wide.holds(one) for one in drawn)
@@ -322,7 +323,8 @@ def test_the_command_prints_settings_and_writes_a_page_that_escapes(world: Any) 
     assert told["best"]["trial"] == 0
     page = Path(told["report"]).read_text()
     assert "nothing was charged" in page
-    assert "<script" not in page and "http" not in page
+    assert "<script" not in page
+    assert "http" not in page
     facts = conduct.page.Facts("<b>", 3, 4, 2.0, 1e-5, None)
     assert "<b>" not in conduct.page.page(facts, conduct.Score(1.0, None), (), "")
 
