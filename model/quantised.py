@@ -63,7 +63,7 @@ class QuantisedLinear(nn.Linear):
             self.bias.data = self.bias.data.float()
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
+    def weight(self) -> Tensor:
         """The matrix multiplied out, float32, (out, in); a copy."""
         if self.form == "int8":
             return self.store.float() * self.scale
@@ -90,7 +90,7 @@ class _Product(Function):
         return functional.linear(inputs, layer.weight)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, None]:
         return outer @ ctx.layer.weight if ctx.needs_input_grad[0] else None, None
 

@@ -158,6 +158,7 @@ def search(
 def _world(folder: Folder, wish: Wish, progress: Progress) -> _World:
     from model import base as base_model
 
+    proxy.check(folder, wish.proxy)  # before a model is loaded
     run = space.read_run(wish.run_file, folder.settings.name)
     found = catalog.find(run.model.name, expect_digest=run.model.digest)
     wanted = load(wish.space, Space) if wish.space else space.default(run, found)

@@ -53,7 +53,7 @@ def read(
     Raises:
         ClientError: it is the site's own records (exit code 3), or has too little to use.
     """
-    _not_own(folder, path)
+    check(folder, path)
     reading = records.read(path, person_column=folder.settings.data.person_column)
     from model import prompts
 
@@ -78,11 +78,11 @@ def read(
     return Proxy(digest, people, tuple(one for one, _ in held), tuple(row for _, row in held))
 
 
-def _not_own(folder: Folder, path: Path) -> None:
+def check(folder: Folder, path: Path) -> None:
     """Refuse the institution's records by place and by content.
 
     Raises:
-        ClientError: exit code 3.
+        ClientError: it is one of them (exit code 3), or no file.
     """
     if not path.is_file():
         raise ClientError(f"{path} is no file; give --proxy a file of records", code="no-file")
