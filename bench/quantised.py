@@ -36,7 +36,7 @@ def form(name: str, model: str, rows: list[tuple[str, str]], out: Path) -> dict[
     held = measure.resident()
     loss = float(scoring.losses(loaded.model, loaded, rows, max_tokens=96).mean())
     tuned = adapter.attach(loaded, adapter.Spec(rank=8, seed="bench"))
-    examples = [prompts.encode(loaded, *row, max_tokens=64) for row in rows[:18]]
+    examples = [prompts.encode(loaded, *row, max_tokens=64) for row in rows[:12]]
     parts, took = [], []
     for start in range(0, len(examples), 6):
         few = examples[start : start + 6]
@@ -104,8 +104,8 @@ def _model(quick: bool, out: Path) -> str:
 def _rows(given: Any) -> list[tuple[str, str]]:
     path = given.data / "medquad.jsonl"
     if given.quick or not path.exists():
-        return [(f"What is {n}?", f"{n} is a number.") for n in range(8 if given.quick else 32)]
-    lines = path.read_text(encoding="utf-8").splitlines()[::80][:32]
+        return [(f"What is {n}?", f"{n} is a number.") for n in range(8 if given.quick else 20)]
+    lines = path.read_text(encoding="utf-8").splitlines()[::160][:20]
     return [(row["instruction"], row["response"][:600]) for row in map(json.loads, lines)]
 
 

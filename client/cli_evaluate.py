@@ -146,7 +146,8 @@ def _evaluate(
         found = evaluation.evaluate(
             one,
             given,
-            data=description or data.name,
+            data=(description or data.name)
+            + ("" if precision == "float32" else f"; base model in {precision}"),
             against=None if against is None else released.load(against, precision=precision),
             general=usual,
             sources=texts,

@@ -138,7 +138,8 @@ def train(
         state: `Trained.state` of the institution's previous round; None to start anew.
         on_step: called after every step with steps done and steps in all.
         crew: the processes that call this together, each with the same arguments; process 0's
-            `randomness` is every one's. None is this process alone.
+            `randomness` is every one's. Examples must be hashable then, and equal ones have equal
+            hashes in all processes, as numbers have. None is this process alone.
 
     Guarantees: zeroing out one person moves each step's sum by at most `clip_norm`, of which
     ALLOWANCE is for rounding in the others' gradients (`arithmetic.check` measures whether the
@@ -171,6 +172,8 @@ def train(
             drawn = [draw(person, randomness) for person in present]
             split = trainable.chunks(drawn, size=size, limit=settings.chunk_tokens)
             if crew is not None:
+                # Were the sample another elsewhere, one person could be in two shares of it.
+                crew.agree(sampled.tolist(), [hash(example) for example in drawn])
                 split = list(crew.part(split))
             for place, chunk in enumerate(split):
                 _backward(model, chunk.examples, chunk.width, loss, weights)

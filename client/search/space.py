@@ -18,6 +18,7 @@ from model.manifest import ModelFolder
 from model.shapes import targets_for
 from privacy.csprng import Csprng
 
+_ROUNDED: Final = frozenset({"learning_rate", "clip_norm"})
 _LAYER: Final = re.compile(r"\.(\d+)\.")
 # Which table of a run holds a setting; `first_layer` stands for adapter.targets.
 _TABLES: Final = {
@@ -86,7 +87,9 @@ def applied(run: Run, settings: Settings, found: ModelFolder) -> Run:
         if name == "first_layer":
             values["adapter"]["targets"] = _from(run, int(value), found)
         else:
-            values[_TABLES[name]][name] = value
+            # Four digits are what people copy, and more than a trial can tell apart.
+            exact = float(f"{value:.4g}") if name in _ROUNDED else value
+            values[_TABLES[name]][name] = exact
     return check(values, Run, "a trial")
 
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from model import adapter, base, catalog, prompts, quantised
+from model import adapter, base, catalog, frozen, prompts, quantised
+from model.batching import Ask, Batch
 from model.errors import ModelError
 from model.quantised import QuantisedLinear
+from model.shelf import Shelf
 from privacy import arithmetic, dpsgd, trainable
 
 FORMS = quantised.FORMS
@@ -155,6 +157,30 @@ def test_a_quantised_model_answers_nearly_as_the_original(
         one, other = (loaded.model(ids).logits for loaded in (small, plain))
     error = float((one - other).norm() / other.norm())
     assert 0 < error < (0.05 if form == "int8" else 0.6)
+
+
+def test_a_release_is_served_over_it_as_over_the_multiplied_out_base(
+    pair: tuple[base.Base, base.Base], stir: Callable[[Any], None]
+) -> None:
+    said = []
+    for loaded in pair:
+        model = adapter.attach(loaded, adapter.Spec(rank=2, seed="x"))
+        stir(model)
+        trained = adapter.read(model)
+        adapter.detach(model)
+        spec = adapter.Spec(rank=2, seed="x")
+        shelf = Shelf(loaded.model)
+        shelf.put("r", trained, frozen.factors(loaded.folder, spec), scale=8.0)
+        batch = Batch(loaded.model, loaded, shelf=shelf)
+        for key, name in (("with", "r"), ("without", None)):
+            batch.admit(key, Ask(tuple(range(60, 80)), max_new_tokens=6, adapter=name))
+        texts = {"with": "", "without": ""}
+        while len(batch):
+            for piece in batch.step():
+                texts[str(piece.key)] += piece.text
+        said.append(texts)
+    assert said[0] == said[1]
+    assert said[0]["with"] != said[0]["without"]
 
 
 def test_what_is_no_linear_layer_or_has_no_groups_is_refused(folders: dict[str, Path]) -> None:

@@ -38,11 +38,12 @@ class Repeatable(Csprng):
 def train(crew: Crew | None, **changes: Any) -> tuple[list[float], int]:
     """Three steps with equal draws; the weights, and how often noise was drawn here."""
     model, source = Adapted(), changes.pop("randomness", None) or Repeatable()
+    everyone = changes.pop("everyone", None) or people(PEOPLE)
     numbers = {"noise_multiplier": SIGMA, "clip_norm": NORM, "sample_rate": 0.6, "steps": 3,
                "learning_rate": 1.0, "optimizer": "adamw", "chunk_tokens": 8}  # fmt: skip
     dpsgd.train(
         model,
-        people(PEOPLE),
+        everyone,
         draw=lambda person, randomness: person[: 1 + randomness.choice(len(person))],
         loss=mean_loss,
         size=len,
@@ -55,17 +56,24 @@ def train(crew: Crew | None, **changes: Any) -> tuple[list[float], int]:
 
 def spread(crew: Crew | None) -> float:
     """Standard deviation of what an empty step adds to the sum, in units of σ times the norm."""
-    found = []
-    for _ in range(40):
-        model = Adapted()
-        dpsgd.train(
-            model, [None] * 4, draw=lambda person, randomness: person, loss=mean_loss, size=len,
-            settings=dpsgd.Settings(noise_multiplier=SIGMA, clip_norm=NORM, sample_rate=0.5,
-                                    steps=1, learning_rate=1.0, optimizer="sgd"),
-            randomness=Csprng(), crew=crew,
-        )  # fmt: skip
-        found.append(model.b.weight.detach().double() * 4 * 0.5 / (SIGMA * NORM))
-    return float(torch.cat(found).std())
+    model = torch.nn.Linear(4, 250, bias=False)
+    torch.nn.init.ones_(model.weight)
+    before = model.weight.detach().double().clone()
+    dpsgd.train(
+        model,
+        [None] * 4,
+        draw=lambda person, randomness: person,
+        loss=mean_loss,
+        size=len,
+        settings=dpsgd.Settings(
+            noise_multiplier=SIGMA, clip_norm=NORM, sample_rate=0.5, steps=1, learning_rate=1.0,
+            optimizer="sgd",
+        ),
+        randomness=Csprng(),
+        crew=crew,
+    )  # fmt: skip
+    moved = (model.weight.detach().double() - before) * 4 * 0.5
+    return float(moved.std()) / (SIGMA * NORM)
 
 
 def main() -> None:
@@ -75,10 +83,14 @@ def main() -> None:
     answer["weights"], answer["normals"] = train(crew, randomness=own)
     answer["fresh"], _ = train(crew, randomness=Csprng())
     answer["spread"] = spread(crew)
-    try:
-        train(crew, clip_norm=NORM + crew.number)
-    except PlanInvalid as fault:
-        answer["fault"] = f"{type(fault).__name__}: {fault}"
+    for name, changes in (
+        ("settings", {"clip_norm": NORM + crew.number}),
+        ("people", {"everyone": people(PEOPLE, seed=5 + (crew.number == 2))}),
+    ):
+        try:
+            train(crew, **changes)
+        except PlanInvalid as fault:
+            answer[name] = str(fault)
     print(json.dumps(answer), flush=True)
     torch.distributed.destroy_process_group()
 
