@@ -1,4 +1,4 @@
-"""A base in 8 or 4 bits against float32: what it holds, how well it answers, how long a step takes.
+"""A base in 8 or 4 bits against float32: what it weighs, how well it answers, how long a step takes.
 
     python bench/quantised.py [--quick] [--json] [--data DIR]
 
@@ -33,7 +33,6 @@ def form(name: str, model: str, rows: list[tuple[str, str]], out: Path) -> dict[
     from privacy import dpsgd
 
     loaded = base.load(catalog.find(model), threads=1, precision=name)  # type: ignore[arg-type]
-    held = measure.resident()
     loss = float(scoring.losses(loaded.model, loaded, rows, max_tokens=96).mean())
     tuned = adapter.attach(loaded, adapter.Spec(rank=8, seed="bench"))
     examples = [prompts.encode(loaded, *row, max_tokens=64) for row in rows[:12]]
@@ -48,7 +47,6 @@ def form(name: str, model: str, rows: list[tuple[str, str]], out: Path) -> dict[
     weights = sum(p.nbytes for p in [*loaded.model.parameters(), *loaded.model.buffers()])
     return {
         "weights_mb": weights / 1e6,
-        "resident_mb": held / 1e6,
         "loss": loss,
         "ms_per_token": 1e3 * sorted(took)[len(took) // 2],
     }

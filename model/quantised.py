@@ -113,6 +113,8 @@ def quantise(model: Any, paths: Iterable[str], form: Form) -> None:
             )
         setattr(holder, name, QuantisedLinear(plain, form))
     model.float()
+    for weight in model.parameters():  # a copy, so that the file's pages are given back
+        weight.data = weight.data.clone()
 
 
 def _pack(weight: Tensor) -> tuple[Tensor, Tensor]:
