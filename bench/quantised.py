@@ -1,4 +1,4 @@
-"""A base in 8 or 4 bits against float32: what it weighs, how well it answers, how long a step takes.
+"""A base in 8 or 4 bits against float32: what it weighs, how well it answers, how long it takes.
 
     python bench/quantised.py [--quick] [--json] [--data DIR]
 
