@@ -19,6 +19,7 @@ from client import (
     cli_prepare,
     cli_renew,
     cli_scrub,
+    cli_search,
 )
 
 app = typer.Typer(no_args_is_help=True)
@@ -145,6 +146,7 @@ def refuse(directory: _DIR, run_name: _RUN) -> None:
 
 app.command("budget")(cli_budget.command)
 app.command("audit")(cli_audit.command)
+app.command("search")(cli_search.command)
 app.command("answer")(cli_exchange.command)
 app.command("renew")(cli_renew.command)
 app.command("keys")(cli_keys.keys)

@@ -71,6 +71,9 @@ def command(
     epsilon: Annotated[
         float, typer.Option(min=0.001, max=2.0, help="What --private may cost, per person.")
     ] = 0.1,
+    precision: Annotated[
+        str, typer.Option(help="Of the base model: float32, bfloat16, int8 or nf4.")
+    ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Compare a release with its base model, and hold it against thresholds.
@@ -90,6 +93,8 @@ def command(
         raise ClientError(
             "give --data FILE, or --private with --dir SITE-DIR", code="no-evaluation-data"
         )
+    if precision not in ("float32", "bfloat16", "int8", "nf4"):
+        raise ClientError("use --precision float32|bfloat16|int8|nf4", code="bad-option")
     if not epsilon <= 2.0:
         raise ClientError("--epsilon must be a number from 0.001 to 2", code="bad-epsilon")
     with release_key.public_key(release, key, directory) as public:
@@ -97,9 +102,11 @@ def command(
         if against is not None:
             _check(public, against)
     if data is None:
-        _private(release, directory or Path(), epsilon, as_json)
+        _private(release, directory or Path(), epsilon, precision, as_json)
         return
-    found, asked = _evaluate(release, data, against, general, sources, limit, description, as_json)
+    found, asked = _evaluate(
+        release, data, against, general, sources, limit, description, precision, as_json
+    )
     held = _held(found, limits)
     _report(found, held, out, sheet, asked)
     if as_json:
@@ -118,7 +125,7 @@ def _check(public: Path, release: Path) -> None:
 
 def _evaluate(
     release: Path, data: Path, against: Path | None, general: Path | None, sources: Path | None,
-    limit: int, description: str, quiet: bool,
+    limit: int, description: str, precision: Any, quiet: bool,
 ) -> tuple[Evaluation, list[str]]:  # fmt: skip
     from client import evaluation, records, released
     from client.general import PAIRS
@@ -135,12 +142,13 @@ def _evaluate(
         return _new_identifiers(tool, answer, question)
 
     with _progress(quiet) as progress:
-        one = released.load(release)
+        one = released.load(release, precision=precision)
         found = evaluation.evaluate(
             one,
             given,
-            data=description or data.name,
-            against=None if against is None else released.load(against),
+            data=(description or data.name)
+            + ("" if precision == "float32" else f"; base model in {precision}"),
+            against=None if against is None else released.load(against, precision=precision),
             general=usual,
             sources=texts,
             identifiers=identifiers,
@@ -160,13 +168,16 @@ def _new_identifiers(tool: Any, answer: str, question: str) -> int:
     return sum(answer[span.start : span.end] not in question for span in spans)
 
 
-def _private(release: Path, directory: Path, epsilon: float, as_json: bool) -> None:
+def _private(release: Path, directory: Path, epsilon: float, precision: Any, as_json: bool) -> None:
     from client import folder, private_score, released
 
     site = folder.open_folder(directory)
     with _progress(as_json) as progress:
         found = private_score.score(
-            site, released.load(release), epsilon=epsilon, progress=progress
+            site,
+            released.load(release, precision=precision),
+            epsilon=epsilon,
+            progress=progress,
         )
     if as_json:
         typer.echo(json.dumps(asdict(found)))

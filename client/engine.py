@@ -51,7 +51,7 @@ def load(
     """
     facts = _facts(releases[0])
     folder = catalog.find(facts["base_model"], expect_digest=facts["base_digest"])
-    loaded = base.load(folder, threads=settings.threads or None)
+    loaded = base.load(folder, threads=settings.threads or None, precision=settings.precision)
     shelf = Shelf(loaded.model)
     for release in releases:
         put(shelf, read(release, loaded))

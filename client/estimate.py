@@ -57,7 +57,7 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
             chunk_tokens=folder.settings.runtime.chunk_tokens,
             precision=precision,
         )
-        for precision in ("float32", "bfloat16")
+        for precision in ("float32", "bfloat16", "int8", "nf4")
     }
     return {
         "run": run.name,

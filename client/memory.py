@@ -16,6 +16,7 @@ from model.manifest import ModelFolder
 from privacy import trainable
 
 _BYTES: Final = {"float32": 4, "bfloat16": 2}
+_PACKED: Final = {"int8": 1.0, "nf4": 0.5625}  # bytes of a matrix's weight, scales included
 _KEPT: Final = 1.25  # values kept of a token, over the widths of all matrices
 _LABELS: Final = 64  # rows of a block of logits
 _REACHED: Final = 0.25
@@ -64,9 +65,10 @@ def gigabytes(
         trained: numbers in the trained arrays.
         longest: most tokens of a sequence.
         chunk_tokens: padded tokens in a pass; of a longer one layers are computed again.
-        precision: "float32" or "bfloat16", of the base; the adapter is float32 always.
+        precision: "float32" or "bfloat16", of the base; "int8" or "nf4", of its layers' matrices,
+            which are multiplied out one at a time. The adapter is float32 always.
     """
-    width = _BYTES[precision]
+    width = _BYTES.get(precision, 4)
     values = json.loads((found.path / "config.json").read_text("utf-8"))
     tokens = max(chunk_tokens, min(longest, chunk_tokens * 2))
     people = trainable.rows(trainable.width(1), limit=chunk_tokens)
@@ -74,7 +76,11 @@ def gigabytes(
     logits = 3.0 * _LABELS * int(values.get("vocab_size", 0)) * 4
     # A gradient a person, once more in float64 for the largest array; weights, sum and two moments.
     adapter = trained * 4.0 * (1.5 * people + 6)
-    return (parameters(found) * width + kept + logits + adapter + _OWN) / 1e9
+    weights = float(parameters(found) * width)
+    if precision in _PACKED:
+        sizes = [out * into for out, into in found.linear.values()]
+        weights += sum(sizes) * (_PACKED[precision] - width) + 3.0 * max(sizes) * width
+    return (weights + kept + logits + adapter + _OWN) / 1e9
 
 
 def by_device(found: ModelFolder, *, needed: Mapping[str, float], tokens: float) -> dict[str, str]:
@@ -89,7 +95,7 @@ def by_device(found: ModelFolder, *, needed: Mapping[str, float], tokens: float)
     for name, device in DEVICES.items():
         said = []
         for precision, size in needed.items():
-            peak = getattr(device, precision)
+            peak = device.bfloat16 if precision == "bfloat16" else device.float32
             if not peak > 0.0:
                 continue
             if not size <= 0.9 * device.gigabytes:

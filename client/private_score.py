@@ -19,7 +19,7 @@ import numpy as np
 
 from audit import canonical
 from audit.events import decimal
-from client import people, withdrawals
+from client import charge, people, withdrawals
 from client.errors import ClientError
 from client.folder import Folder
 from client.released import Released
@@ -115,41 +115,12 @@ def score(
 
 def _charge(folder: Folder, run: str, digest: str, row: Mechanism) -> float:
     """Reserve and begin, in the ledger and then in the log, before anything is opened."""
-    budget, ledger = folder.settings.budget, folder.ledger()
-    reservation = ledger.reserve(
-        cohort=budget.cohort, run=run, plan_digest=digest, mechanism=row, rounds=1,
-        delta=budget.delta, cap=budget.epsilon,
-    )  # fmt: skip
-    secret = folder.pseudonym_secret().hex()
-    commitment = canonical.digest(canonical.encode({"cohort": budget.cohort, "secret": secret}))
     log = folder.log()
     try:
-        # Whoever gave the command decided; a verifier wants a yes before every charge.
-        log.append(
-            "approval",
-            {"plan_digest": digest, "decision": "approved", "by": "operator"},
-            run=run,
-        )
-        log.append(
-            "budget-reserved",
-            {
-                "plan_digest": digest,
-                "cohort_commitment": commitment,
-                "noise_multiplier": decimal(row.noise_multiplier),
-                "sample_rate": decimal(row.sample_rate),
-                "steps": row.steps,
-                "rounds": 1,
-                "delta": decimal(budget.delta),
-                "epsilon_before": decimal(round(reservation.epsilon_before, 6)),
-                "epsilon_after": decimal(round(reservation.epsilon_after, 6)),
-                "cap": decimal(budget.epsilon),
-                "ledger_head": reservation.head,
-            },
-            run=run,
-        )
+        reservation = charge.reserve(folder, log, run=run, plan_digest=digest, row=row)
     finally:
         log.close()
-    ledger.begin_round(run, 0, input_digest=digest)
+    folder.ledger().begin_round(run, 0, input_digest=digest)
     return reservation.epsilon_after
 
 

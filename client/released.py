@@ -45,8 +45,8 @@ def trains_a(facts: Mapping[str, Any]) -> bool:
     return bool(table.get("method") == "lora")
 
 
-def load(release: Path) -> Released:
-    """Load a release that was verified before.
+def load(release: Path, *, precision: base.Precision = "float32") -> Released:
+    """Load a release that was verified before; `precision` is of the base model.
 
     Guarantees: the base model's files have the digest that the release states, and the factor A,
         unless the plan trained it, is the one that its public seed gives.
@@ -58,7 +58,7 @@ def load(release: Path) -> Released:
     facts = json.loads((release / "release.json").read_text("utf-8"))
     trained, fixed, config = adapter.load_arrays(release)
     folder = catalog.find(facts["base_model"], expect_digest=facts["base_digest"])
-    loaded = base.load(folder)
+    loaded = base.load(folder, precision=precision)
     spec = adapter.Spec(
         method="lora",
         rank=config["r"],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model.preferences import Preference
     from model.prompts import Example, Pack
     from privacy.arithmetic import Rounding
+    from privacy.crew import Crew
     from privacy.schedule import Schedule
 
 Float32 = npt.NDArray[np.float32]
@@ -50,6 +51,7 @@ def train(
     labels: Labels | None = None,
     pace: Schedule | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    crew: Crew | None = None,
 ) -> Trained:
     """Run one round's noisy steps from the adapter `start`.
 
@@ -64,6 +66,7 @@ def train(
         labels: from `labels_of`.
         pace: from `schedule`, where the run stands; None is at its first step.
         on_step: called with (steps done, steps of the round).
+        crew: the processes that train this together; None is this one alone.
 
     Guarantees: the caller has charged the round; every random draw that touches a person (who is
         sampled, which notes, the noise) comes from a fresh CSPRNG.
@@ -100,6 +103,7 @@ def train(
         randomness=Csprng(),
         state=state,
         on_step=on_step,
+        crew=crew,
     )
     return Trained(adapter.change(model, start), trained.state)
 

@@ -20,6 +20,7 @@ class EngineTable(Table):
     read_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 512
     queue: Annotated[int, Field(ge=0, le=100_000)] = 64
     threads: Annotated[int, Field(ge=0, le=256)] = 0
+    precision: Literal["float32", "int8", "nf4"] = "float32"
     labels: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     mark_text: bool = True
     upstream: Annotated[str, Field(pattern=r"^(https?://\S+)?$", max_length=2000)] = ""

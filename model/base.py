@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from model import quantised
 from model.errors import ModelError
 from model.manifest import ModelFolder
 
@@ -28,7 +29,7 @@ class Base:
     folder: ModelFolder
 
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "int8", "nf4"]
 
 
 def load(
@@ -40,8 +41,9 @@ def load(
         folder: from `catalog.find` or `catalog.pull`.
         threads: number of CPU threads for torch; None leaves torch's own choice.
         precision: of the frozen weights, with which their products are rounded as well; "auto" is
-            bfloat16 where the processor has matrix units for it, and float32 elsewhere. An adapter
-            is float32 on either.
+            bfloat16 where the processor has matrix units for it, and float32 elsewhere. "int8" and
+            "nf4" keep the layers' matrices in so many bits and compute in float32. An adapter is
+            float32 on any.
 
     Guarantees: weights have that precision, no module drops out, and a module path of
         `folder.linear` names a module with that matrix.
@@ -96,10 +98,14 @@ def load(
                 "pull it again, or choose another model",
                 code="model-does-not-load",
             )
+    if precision in quantised.FORMS:
+        quantised.quantise(model, folder.linear, precision)
     return Base(model=model.eval(), tokenizer=tokenizer, folder=folder)
 
 
-def _dtype(precision: Precision) -> torch.dtype:
+def _dtype(precision: Precision) -> torch.dtype | str:
+    if precision in quantised.FORMS:
+        return "auto"  # as the files have it: no larger copy is made before it is quantised
     if precision == "bfloat16" or (precision == "auto" and _matrix_units()):
         return torch.bfloat16
     return torch.float32

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from model import cli_distill
+
 app = typer.Typer(no_args_is_help=True)
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -35,6 +37,9 @@ def pull(
         typer.echo(json.dumps({"name": found.name, "digest": found.digest}))
     else:
         typer.echo(f"{found.name} is ready: {found.digest}")
+
+
+app.command("distill")(cli_distill.command)
 
 
 @app.command("list")

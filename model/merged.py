@@ -32,17 +32,22 @@ def merge(model: Any, base: Base, out: Path) -> dict[str, npt.NDArray[np.float32
         The merged weights by name; tied ones once.
     """
     merged = model.merge_and_unload()
-    merged.save_pretrained(str(out))
-    base.tokenizer.save_pretrained(str(out))
-    for name in ("config.json", "generation_config.json"):
-        _drop(out / name, "transformers_version", "_name_or_path")
-    _drop(out / "tokenizer_config.json", "is_local", "local_files_only")
+    write(merged, base, out)
     tied = bool(getattr(merged.config, "tie_word_embeddings", False))
     return {
         name: tensor.detach().float().cpu().numpy()
         for name, tensor in merged.state_dict().items()
         if not (tied and name == "lm_head.weight")
     }
+
+
+def write(model: Any, base: Base, out: Path) -> None:
+    """Write a model without an adapter, and the tokenizer, as a folder that transformers loads."""
+    model.save_pretrained(str(out))
+    base.tokenizer.save_pretrained(str(out))
+    for name in ("config.json", "generation_config.json"):
+        _drop(out / name, "transformers_version", "_name_or_path")
+    _drop(out / "tokenizer_config.json", "is_local", "local_files_only")
 
 
 def read_back(file: Path) -> Any:

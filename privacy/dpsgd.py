@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from privacy.csprng import Csprng
 from privacy.errors import PlanInvalid, UnsupportedModel
 from privacy.plan import Mechanism, check_delta
 from privacy.schedule import CONSTANT, Schedule
+
+if TYPE_CHECKING:
+    from privacy.crew import Crew
 
 P = TypeVar("P")
 E = TypeVar("E")
@@ -116,6 +119,7 @@ def train(
     randomness: Csprng,
     state: Mapping[str, Tensor] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    crew: Crew | None = None,
 ) -> Trained:
     """Train the model's trainable weights in place with `settings.steps` noisy steps.
 
@@ -133,6 +137,9 @@ def train(
         randomness: source of sampling, draws and noise.
         state: `Trained.state` of the institution's previous round; None to start anew.
         on_step: called after every step with steps done and steps in all.
+        crew: the processes that call this together, each with the same arguments; process 0's
+            `randomness` is every one's. Examples must be hashable then, and equal ones have equal
+            hashes in all processes, as numbers have. None is this process alone.
 
     Guarantees: zeroing out one person moves each step's sum by at most `clip_norm`, of which
     ALLOWANCE is for rounding in the others' gradients (`arithmetic.check` measures whether the
@@ -151,7 +158,12 @@ def train(
     rate = settings.learning_rate
     inner = optimizers.make(settings.optimizer, list(weights.values()), rate, settings.weight_decay)
     optimizers.restore(inner, weights, state or {}, settings.optimizer)
-    optimizer = _PersonOptimizer(inner, settings, people=len(people), randomness=randomness)
+    if crew is not None:
+        randomness = crew.shared(randomness)
+        crew.agree(settings, len(people), trainable.digest(weights))
+    optimizer = _PersonOptimizer(
+        inner, settings, people=len(people), randomness=randomness, crew=crew
+    )
     with _gradient_per_person(model, weights), torch.enable_grad():
         for done in range(settings.steps):
             optimizers.set_rate(inner, rate * settings.schedule.share(done))
@@ -159,6 +171,10 @@ def train(
             present = [person for index in sampled if (person := people[index]) is not None]
             drawn = [draw(person, randomness) for person in present]
             split = trainable.chunks(drawn, size=size, limit=settings.chunk_tokens)
+            if crew is not None:
+                # Were the sample another elsewhere, one person could be in two shares of it.
+                crew.agree(sampled.tolist(), [hash(example) for example in drawn])
+                split = list(crew.part(split))
             for place, chunk in enumerate(split):
                 _backward(model, chunk.examples, chunk.width, loss, weights)
                 optimizer.signal_skip_step(do_skip=place < len(split) - 1)
@@ -202,7 +218,13 @@ class _PersonOptimizer(DPOptimizer):
     """
 
     def __init__(
-        self, inner: torch.optim.Optimizer, settings: Settings, *, people: int, randomness: Csprng
+        self,
+        inner: torch.optim.Optimizer,
+        settings: Settings,
+        *,
+        people: int,
+        randomness: Csprng,
+        crew: Crew | None = None,
     ) -> None:
         super().__init__(
             inner,
@@ -212,6 +234,7 @@ class _PersonOptimizer(DPOptimizer):
         )
         self.randomness = randomness
         self.clipping = settings.clipping
+        self.crew = crew
 
     def clip_and_accumulate(self) -> None:
         grads = self.grad_samples
@@ -235,6 +258,8 @@ class _PersonOptimizer(DPOptimizer):
         std = self.noise_multiplier * self.max_grad_norm
         for weight in self.params:
             noise = torch.from_numpy(self.randomness.normal(tuple(weight.shape), std))
+            if self.crew is not None:
+                weight.summed_grad = self.crew.total(weight.summed_grad)
             noised = weight.summed_grad + noise.to(weight.device)
             weight.grad = noised.to(weight.dtype)
             weight.summed_grad = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -75,6 +76,15 @@ def find(model: nn.Module) -> dict[str, nn.Parameter]:
         if uses[id(weight)] != 1:
             raise UnsupportedModel(f"{name} is tied to another parameter; untie or freeze it")
     return found
+
+
+def digest(weights: Mapping[str, nn.Parameter]) -> str:
+    """Digest of names and values, to tell whether two processes train the same."""
+    state = hashlib.sha256()
+    for name, weight in weights.items():
+        values = weight.detach().cpu().contiguous().numpy()
+        state.update(f"{len(name)}:{name}{values.shape}".encode() + values.tobytes())
+    return state.hexdigest()
 
 
 @contextmanager

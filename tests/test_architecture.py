@@ -20,6 +20,7 @@ FILES = sorted(
 LEAVES = {"configs", "privacy", "model", "audit"}
 # library -> the files that may import it
 DOORS = {
+    "accelerate": r"privacy/crew\.py",
     "opacus": r"privacy/dpsgd\.py",
     "presidio_analyzer": r"privacy/(scrub\w*|recognizers)\.py",
     "presidio_anonymizer": r"privacy/(scrub\w*|recognizers)\.py",
@@ -31,6 +32,7 @@ DOORS = {
     "fastapi": r"client/(serving|review_app|gateway/(pages|replies|web))\.py|audit/page\.py",
     "jinja2": r"audit/page\.py|client/gateway/pages\.py|model/template\.py",
     "datasketch": r"client/prepare/likeness\.py",
+    "optuna": r"client/search/study\.py",
     "openpyxl": r"client/prepare/tables\.py",
     "pyarrow": r"client/prepare/tables\.py",
     "sqlalchemy": r"client/prepare/tables\.py",

@@ -79,3 +79,15 @@ def test_the_plan_command_says_each_class_on_a_line(federation: Callable[..., An
     assert "memory gb float32" in done.output
     found = CliRunner().invoke(cli.app, ["plan", site, "--run", run, "--json"])
     assert json.loads(found.output)["gpu_estimates"].keys() == memory.DEVICES.keys()
+
+
+def test_fewer_bits_need_less_memory_and_the_tables_stay_whole(large: ModelFolder) -> None:
+    def size(precision: str) -> float:
+        return memory.gigabytes(
+            large, trained=1_000_000, longest=512, chunk_tokens=384, precision=precision
+        )
+
+    matrices = sum(out * into for out, into in large.linear.values())
+    one = 3 * 4 * max(out * into for out, into in large.linear.values())  # multiplied out
+    assert (size("float32") - size("int8")) * 1e9 == pytest.approx(3 * matrices - one, rel=1e-6)
+    assert size("nf4") < size("int8") < size("float32")

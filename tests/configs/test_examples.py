@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from configs.load import load
 from configs.prepare import Recipe
 from configs.run import Run, Table
+from configs.search import Space
 from configs.serving import Serving
 from configs.site import Site
 from configs.thresholds import Thresholds
@@ -24,6 +25,8 @@ EXAMPLES: list[tuple[str, type[Table]]] = [
     ("thresholds.example.toml", Thresholds),
     ("prepare.example.toml", Recipe),
 ]
+# Where every key is empty unless it is given.
+ALL = [*EXAMPLES, ("space.example.toml", Space)]
 # What has no value before a person gives it one.
 OPEN = {"model.digest", "stopping.digest"}
 # Where the example shows a value of its own because the default is empty or there is none.
@@ -55,12 +58,12 @@ def _written(values: dict[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("name", "table"), EXAMPLES)
+@pytest.mark.parametrize(("name", "table"), ALL)
 def test_an_example_loads_as_its_table(name: str, table: type[Table]) -> None:
     assert load(FOLDER / name, table)
 
 
-@pytest.mark.parametrize(("name", "table"), EXAMPLES)
+@pytest.mark.parametrize(("name", "table"), ALL)
 def test_an_example_names_every_key_and_no_other(name: str, table: type[Table]) -> None:
     written = _written(tomllib.loads((FOLDER / name).read_text(encoding="utf-8")))
 

@@ -1,0 +1,175 @@
+"""The arm of a search that trains on private records: every trial is paid for before any begins.
+
+All settings are drawn before a record is opened, and all trials are reserved together. Were each
+trial's noise and rate chosen after the scores of earlier ones, the ledger's sum would have no
+theorem behind it: composition bounds mechanisms that are fixed beforehand. What a trial trained is
+scored on public records alone, which costs nothing further.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audit.digests import arrays_digest
+from audit.events import Subject
+from audit.log import Log
+from client import border, charge, decisions, lineage, people, withdrawals
+from client.cell import Cell
+from client.errors import ClientError
+from client.folder import Folder
+from client.judge import judge, mechanism
+from client.search.trial import Progress, moved
+from client.trainer import Trains
+from configs.run import Plan, decimal
+from privacy import plan as accounting
+from privacy.egress import clear
+
+
+def names(count: int) -> list[str]:
+    """Names for the trials as runs, in the ledger and in the log."""
+    mark = secrets.token_hex(4)
+    return [f"search-{mark}-{number}" for number in range(count)]
+
+
+def cost(folder: Folder, plans: Sequence[Plan]) -> tuple[float, float]:
+    """ε of the cohort before and after all trials, at the budget's δ, if the site allows each.
+
+    Raises:
+        ClientError: the site's rules or its budget forbid one of them; nothing was charged.
+    """
+    settings = folder.settings
+    held = [row.mechanism for row in folder.ledger().rows(settings.budget.cohort)]
+    before = accounting.epsilon(held, delta=settings.budget.delta)
+    for number, plan in enumerate(plans):
+        reason = judge(plan, settings, spent=tuple(held), reserved=False).reason
+        if reason != "none":
+            raise ClientError(
+                f"trial {number + 1} of {len(plans)} is not allowed here ({reason}), and nothing "
+                "was charged; lower epsilon in RUN.toml or --trials, or search on public records",
+                code="trial-not-allowed",
+                exit_code=3,
+            )
+        held.append(mechanism(plan))
+    return before, accounting.epsilon(held, delta=settings.budget.delta)
+
+
+def reserve(folder: Folder, plans: Sequence[Plan]) -> float:
+    """Charge every trial, in ledger and log; done before, it changes nothing.
+
+    Returns:
+        ε of the cohort afterwards.
+
+    Raises:
+        BudgetExhausted: the cap was reached meanwhile.
+    """
+    if not folder.data.is_file():
+        raise ClientError(f"{folder.data} does not exist; see site.toml", code="no-file")
+    people.prepared(folder)
+    withdrawals.check(folder)
+    log, after = folder.log(), 0.0
+    try:
+        for plan in plans:
+            decisions.remember(folder, plan)
+            after = charge.reserve(
+                folder, log, run=plan.run, plan_digest=decisions.digest(plan),
+                row=mechanism(plan), rounds=plan.rounds,
+            ).epsilon_after  # fmt: skip
+    finally:
+        log.close()
+    return after
+
+
+def train(
+    folder: Folder,
+    plan: Plan,
+    start: Mapping[str, Any],
+    *,
+    trainer: Trains | None = None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train one reserved trial on the institution's people, in the cell that a run trains in.
+
+    Args:
+        folder: the institution; its folder is locked.
+        plan: one of `reserve`.
+        start: the adapter to start from.
+        trainer: what opens records; a process of its own, cut off from the network, unless given.
+        progress: called with (what, done, total).
+
+    Returns:
+        The trained adapter: a differentially private result, at the ε that was charged for it.
+
+    Raises:
+        ClientError, PrivacyError: the trial failed; what it was charged stays charged.
+    """
+    inside = trainer or Cell(folder)
+    digest, current, state = decisions.digest(plan), dict(start), None
+    log = folder.log()
+    try:
+        reason = inside.load(plan, digest)
+        if reason != "none":
+            raise ClientError(f"the trial cannot be trained here ({reason})", code=reason)
+        log.append("trainer-started", {"network": inside.network}, run=plan.run)
+        for number in range(plan.rounds):
+            entry = arrays_digest(current)
+            folder.ledger().begin_round(plan.run, number, input_digest=entry)
+            _open(folder, inside, plan, log)
+
+            def on_step(done: int, total: int, at: int = number) -> None:
+                progress("training", at * total + done, plan.rounds * total)
+
+            trained = inside.train(current, state, on_step, before=number * plan.steps_per_round)
+            cleared = clear(
+                trained.delta,
+                shapes=border.shapes_of(folder, plan),
+                max_norm=folder.settings.policy.max_update_norm,
+            )
+            _say(folder, plan, digest, number, entry, cleared.arrays, log)
+            current, state = moved(current, cleared.arrays), trained.state
+    finally:
+        log.close()
+        stop = getattr(inside, "stop", None)
+        if stop is not None:
+            stop()
+    return current
+
+
+def _open(folder: Folder, inside: Trains, plan: Plan, log: Log) -> None:
+    opened = inside.open()
+    if opened is None:
+        return
+    lineage.remember(folder, plan.run, opened.lineage)
+    fields = {
+        "profile": folder.settings.data.profile,
+        "scrubber_digest": opened.scrubber_digest,
+        "records_commitment": people.keep_report(folder, opened.report),
+    }
+    log.append("pii-scrub", fields, run=plan.run)
+
+
+def _say(
+    folder: Folder, plan: Plan, digest: str, number: int, entry: str, delta: Any, log: Log
+) -> None:
+    """Sign into the log what was trained, as for a run."""
+    log.append(
+        "dp-training",
+        {
+            "plan_digest": digest,
+            "noise_multiplier": decimal(plan.noise_multiplier),
+            "sample_rate": decimal(plan.sample_rate),
+            "steps": plan.steps_per_round,
+            "clip_norm": decimal(plan.clip_norm),
+            "unit": plan.unit,
+            "adjacency": plan.adjacency,
+            "accountant": plan.accountant,
+            "delta": decimal(plan.delta),
+            "ledger_head": folder.ledger().head(),
+            "input_digest": entry,
+            **border.stated_columns(folder, plan),
+        },
+        subjects=[Subject("update", arrays_digest(delta))],
+        run=plan.run,
+        round=number,
+    )

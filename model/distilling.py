@@ -1,0 +1,135 @@
+"""A distillation on disk: records, a student that learnt from them, and what both come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from model import base, catalog, distil, manifest, merged
+from model.distil import Lesson, Progress
+from model.errors import ModelError
+
+_HELD: Final = 0.1  # of the answers, to see what the student makes of what it was not taught
+_PRECISIONS: Final = ("float32", "bfloat16", "int8", "nf4")
+
+
+def make(
+    teacher: str,
+    questions: Path,
+    out: Path,
+    *,
+    student: str | None = None,
+    digest: str | None = None,
+    max_new_tokens: int = 256,
+    precision: Any = "float32",
+    lesson: Lesson | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Have a teacher answer public questions, and let a student learn from the answers.
+
+    Args:
+        teacher: a model that was pulled, or a local folder.
+        questions: public, as `distil.questions` reads them.
+        out: a folder that does not exist yet; it appears whole or not at all.
+        student: a model as `teacher`; None writes the records only.
+        digest: the teacher must have it.
+        max_new_tokens: most tokens of an answer.
+        precision: of the teacher.
+        lesson: how the student learns; it is trained in float32, without privacy.
+        progress: called with (what, done, total).
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ModelError: a model or the questions cannot be used, or nothing came out.
+    """
+    lesson = lesson or Lesson()
+    if out.exists():
+        raise ModelError(f"{out} exists; give --out a new folder", code="exists")
+    if precision not in _PRECISIONS:
+        raise ModelError(f"use --precision {'|'.join(_PRECISIONS)}", code="bad-setting")
+    asked, asked_digest = distil.questions(questions)
+    found = catalog.find(teacher, expect_digest=digest)
+    learner = None if student is None else catalog.find(student)
+    master = base.load(found, precision=precision)
+    answers = distil.answer(master, asked, max_new_tokens=max_new_tokens, progress=progress)
+    if not answers.rows:
+        raise ModelError(
+            "the teacher gave no answer that ended by itself; raise --max-new-tokens, or take "
+            "another teacher",
+            code="no-rows",
+        )
+    draft = out.with_name(f".{out.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        text = "".join(_line(*row) for row in answers.rows).encode()
+        (draft / "records.jsonl").write_bytes(text)
+        made: dict[str, Any] = {
+            "format": 1,
+            "public": True,
+            "teacher": {"name": found.name, "digest": found.digest, "precision": precision},
+            "prompts": {"digest": asked_digest, "count": len(asked)},
+            "settings": {"max_new_tokens": max_new_tokens, "decoding": "greedy"},
+            "records": {"digest": _digest(text), "count": len(answers.rows)},
+            "left_out": answers.left_out,
+            "student": None,
+        }
+        if learner is not None:
+            pupil = base.load(learner)
+            told = _teach(pupil, master if lesson.logits else None, answers.rows, lesson, progress)
+            (draft / "student").mkdir()
+            merged.write(pupil.model, pupil, draft / "student")
+            source = {"distilled_from": found.digest}
+            after = manifest.describe(out.name, draft / "student", source=source)
+            made["student"] = {
+                "from": learner.name,
+                "from_digest": learner.digest,
+                "digest": after.digest,
+                "lesson": asdict(lesson),
+                **told,
+            }
+        (draft / "manifest.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        draft.rename(out)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return made
+
+
+def _teach(
+    pupil: base.Base, master: base.Base | None, rows: Any, lesson: Lesson, progress: Progress
+) -> dict[str, Any]:
+    """Train on most answers, and score on the rest before and after."""
+    apart = [row for row in rows if _share(row[0]) < _HELD] or list(rows[:1])
+    taught = [row for row in rows if row not in apart] or list(rows)
+    held = distil.encode(pupil, apart, max_tokens=lesson.max_tokens)
+    examples = distil.encode(pupil, taught, max_tokens=lesson.max_tokens)
+    before = distil.loss(pupil, held)
+    distil.learn(pupil, examples, lesson, teacher=master, progress=progress)
+    return {
+        "taught": len(taught),
+        "held_out": len(apart),
+        "loss_before": before,
+        "loss_after": distil.loss(pupil, held),
+    }
+
+
+def _line(question: str, reply: str) -> str:
+    # A question is nobody's: each counts as a person of its own.
+    row = {"unit_id": f"public-{_digest(question.encode())[7:23]}", "instruction": question,
+           "response": reply}  # fmt: skip
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _share(question: str) -> float:
+    return int(_digest(question.encode())[7:15], 16) / 2**32
+
+
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
