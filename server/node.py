@@ -35,7 +35,7 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 
-from server import metrics, renewal
+from server import metrics, relief, renewal
 from server.errors import ServerError
 from server.store import Folder
 from server.strangers import Strangers
@@ -196,6 +196,8 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
 
     async def main() -> None:
         state = app.state.linkstate_factory.state()
+        relief.relieve(state)
+        relief.one_at_a_time()
         synchronise(state, folder.node_keys())
 
         async def keep_in_step() -> None:

@@ -18,7 +18,7 @@ import psutil
 
 from tests.flow.test_processes import Machine, free_port
 
-PATIENCE = 150.0
+PATIENCE = 400.0
 
 
 class Relay:
@@ -176,6 +176,50 @@ class Field:
         began = self.started[name] if since is None else since
         self.until(lambda: self.heard(name) >= began - 1, f"{name} is heard", step=0.25)
         return time.time() - began
+
+    def back_from_cut(self, name: str) -> float:
+        """Seconds from now until bytes of the coordinator arrive again and it lists the site."""
+        began, relay = time.time(), self.relays[name]
+        before = relay.down
+        self.until(
+            lambda: relay.down > before and name in self.connected(), f"{name} is back", step=0.1
+        )
+        return time.time() - began
+
+    def return_of(self, name: str) -> dict[str, float]:
+        """Start an institution again; seconds until the coordinator lists the new process.
+
+        Returns:
+            "start" is from the command; "reached" from the moment that the new process reached the
+            coordinator: what lies before is Python reading what it needs.
+        """
+        self.start(name)
+        lock = self.site(name) / "runtime" / "node.json"
+        pid = self.processes[name].pid
+
+        def joined() -> bool:
+            try:
+                return bool(
+                    json.loads(lock.read_bytes())["pid"] == pid and name in self.connected()
+                )
+            except (OSError, ValueError, KeyError):
+                return False
+
+        parent = psutil.Process(pid)
+        self.until(lambda: bool(parent.children()), "a runner", step=0.02)
+        reached = time.time()  # the runner is started just after the coordinator was reached
+        self.until(joined, f"{name} is back", step=0.1)
+        now = time.time()
+        return {
+            "start": round(now - self.started[name], 1), "reached": round(now - reached, 1)
+        }  # fmt: skip
+
+    def note(self, case: str, **facts: Any) -> None:
+        """Write figures of a case to the file that PRIVITY_FAULTS names, one JSON a line."""
+        path = os.environ.get("PRIVITY_FAULTS")
+        if path:
+            with Path(path).open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"case": case, **facts}) + "\n")
 
     def heard(self, name: str) -> float:
         """When the coordinator heard a connected institution last; 0 where it is not connected."""

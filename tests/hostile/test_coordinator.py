@@ -167,14 +167,18 @@ def _answered(siege: Siege, records: RecordDict, kind: str) -> str:
     return left.word
 
 
+def _header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "big") + text
+
+
 @pytest.mark.parametrize(
     "records",
     [
-        RecordDict({"privity": ConfigRecord({"privity": b"{}", "code": "import os"})}),
-        RecordDict({"privity": ConfigRecord({"privity": "text"})}),
+        RecordDict({"part-0": ConfigRecord({"part-0": _header(b"{}"), "code": "import os"})}),
+        RecordDict({"part-0": ConfigRecord({"part-0": "text"})}),
         RecordDict({"evil": ArrayRecord([np.ones(2, np.float32)])}),
-        RecordDict({"privity": ConfigRecord({"privity": b"[" * 100_000})}),
-        RecordDict({"privity": ConfigRecord({"privity": b"\xff\xfe"})}),
+        RecordDict({"part-0": ConfigRecord({"part-0": _header(b"[" * 100_000)})}),
+        RecordDict({"part-0": ConfigRecord({"part-0": _header(b"\xff\xfe")})}),
         RecordDict(),
     ],
 )
