@@ -31,7 +31,7 @@ class Relay:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self.cut_now = False
-        self.cut_after: int | None = None  # bytes upwards in one connection
+        self.cut_after: int | None = None  # bytes upwards since the last ones downwards
         self.cuts = 0
         self.up = 0
         self.down = 0
@@ -54,23 +54,26 @@ class Relay:
             far.settimeout(None)
             with self._lock:
                 self._open |= {near, far}
+            burst = [0]
             for source, sink, upwards in ((near, far, True), (far, near, False)):
                 threading.Thread(
-                    target=self._pump, args=(source, sink, upwards), daemon=True
+                    target=self._pump, args=(source, sink, upwards, burst), daemon=True
                 ).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, upwards: bool) -> None:
-        crossed = 0
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, upwards: bool, burst: list[int]
+    ) -> None:
         with suppress(OSError):
             while data := source.recv(4096):
-                crossed += len(data)
                 if upwards:
+                    burst[0] += len(data)
                     self.up += len(data)
-                    if self.cut_after is not None and crossed > self.cut_after:
+                    if self.cut_after is not None and burst[0] > self.cut_after:
                         self.cut_after = None
                         self.cut()
                         break
                 else:
+                    burst[0] = 0
                     self.down += len(data)
                 sink.sendall(data)
         for end in (source, sink):
@@ -153,8 +156,9 @@ class Field:
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
                 for child in parent.children():
-                    if "client.runner" in child.cmdline():
-                        return child
+                    with suppress(psutil.Error):  # it may just have ended
+                        if "client.runner" in child.cmdline():
+                            return child
                 time.sleep(0.1)
             raise AssertionError(f"{name} did not start")
         return psutil.Process(self.processes[name].pid)
@@ -190,8 +194,8 @@ class Field:
         """Start an institution again; seconds until the coordinator lists the new process.
 
         Returns:
-            "start" is from the command; "reached" from the moment that the new process reached the
-            coordinator: what lies before is Python reading what it needs.
+            "start" is from the command; "running" from the new process' first child, which tries
+            out whether a trainer can be cut off: Python has then read what it needs.
         """
         self.start(name)
         lock = self.site(name) / "runtime" / "node.json"
@@ -206,12 +210,12 @@ class Field:
                 return False
 
         parent = psutil.Process(pid)
-        self.until(lambda: bool(parent.children()), "a runner", step=0.02)
-        reached = time.time()  # the runner is started just after the coordinator was reached
+        self.until(lambda: bool(parent.children()), "a child process", step=0.02)
+        running = time.time()
         self.until(joined, f"{name} is back", step=0.1)
         now = time.time()
         return {
-            "start": round(now - self.started[name], 1), "reached": round(now - reached, 1)
+            "start": round(now - self.started[name], 1), "running": round(now - running, 1)
         }  # fmt: skip
 
     def note(self, case: str, **facts: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import sys
@@ -69,7 +70,7 @@ def test_the_run_ends_or_resumes_and_nothing_is_spent_twice(
         here.processes[site].wait(timeout=60)
         took = here.return_of(site)
         here.note(run, **took)
-        assert took["reached"] < BACK_SECONDS
+        assert took["running"] < BACK_SECONDS
     elif victim == "hub":
         here.start("hub")
     code = here.ended(command)
@@ -99,7 +100,7 @@ def test_a_cut_network_costs_no_answer_or_no_round(here: Field, seconds: int, at
     command = here.train(run_file)
     here.until(lambda: here.at_step("clinic-b", run, 0), "steps")
     if at == "upload":
-        relay.cut_after = 2000  # in the middle of the first array
+        relay.cut_after = 4000  # only the part with the update is longer than this
         here.until(lambda: relay.cuts > cuts, "a cut in the upload")
     else:
         relay.cut()
@@ -162,7 +163,9 @@ def test_a_node_with_a_wrong_clock_is_told_so(here: Field, tmp_path: Path) -> No
         env=here.machine.environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert "3600 s ahead of" in done.stderr or "3599 s ahead of" in done.stderr
+    told = re.search(r"clock is (\d+) s ahead of the coordinator's", done.stderr)
+    assert told, done.stderr
+    assert 3590 < int(told[1]) < 3700  # the answer is as old as the machine is slow
 
 
 def test_a_certificate_and_a_node_key_are_renewed_while_everything_runs(here: Field) -> None:

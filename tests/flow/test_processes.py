@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.flow import tracing
+
 pytestmark = pytest.mark.flow
 
 READY_SECONDS = 90.0
@@ -78,6 +80,7 @@ def machine(tiny_home: Path, tmp_path: Path) -> Iterator[Machine]:
     logs = tmp_path / "logs"
     logs.mkdir()
     made = Machine(tiny_home, logs)
+    made.environment = tracing.environment(logs, made.environment)
     try:
         yield made
     finally:
@@ -133,6 +136,28 @@ def test_two_institutions_train_release_and_a_stranger_verifies(
     assert "README.md" in machine.command("audit", "verify", released["bundle"], code=4)
     status = json.loads(machine.command("server", "status", coordinator, "--json"))
     assert [site["connected"] for site in status["sites"]] == [True, True]
+    # Of all these processes nobody spoke to anything but this machine: no telemetry, no updates.
+    told = tracing.spoken(machine.logs)
+    assert len([event for event, _, _ in told if event == "socket.connect"]) > 20
+    assert [(event, address) for event, address, own in told if not own] == []
+
+
+def test_an_address_elsewhere_would_be_noticed(tmp_path: Path) -> None:
+    code = (
+        "import socket\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for act in (lambda: s.connect(('127.0.0.1', 9)), lambda: s.connect(('192.0.2.1', 9)),\n"
+        "            lambda: socket.getaddrinfo('telemetry.invalid', 443)):\n"
+        "    try:\n"
+        "        act()\n"
+        "    except OSError:\n"
+        "        pass\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], env=tracing.environment(tmp_path, os.environ),
+        check=True, timeout=120,
+    )  # fmt: skip
+    assert [own for _, _, own in tracing.spoken(tmp_path)] == [True, False, False]
 
 
 def test_a_stranger_with_the_certificate_reaches_nothing_but_the_fleet(live: Any) -> None:
