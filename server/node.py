@@ -41,12 +41,18 @@ from server.store import Folder
 from server.strangers import Strangers
 from server.traffic import Traffic
 
+log = logging.getLogger("privity.link")
+
 Asgi = Callable[[Any, Any, Any], Any]
 
 BODY_LIMIT_BYTES = 16 * 1024 * 1024
 _PUBLIC = "/v1/fleet/"
 _SYNC_SECONDS = 1.0
 _SAVE_SECONDS = 5.0
+# How long the node list may be out of step with the enrolled keys before nobody is served.
+_BLIND_SECONDS = 30.0
+# Who ends waits this long for requests under way: a client that hangs must not hold it up.
+_LEAVE_SECONDS = 5
 # Sites are enrolled by their operator and the coordinator's, never by a node itself.
 _CLOSED = frozenset({"/v1/fleet/register-node", "/v1/fleet/unregister-node"})
 
@@ -180,6 +186,7 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
         "log_level": "warning",
         "access_log": False,
         "workers": 1,
+        "timeout_graceful_shutdown": _LEAVE_SECONDS,
         "ws": "none",
     }
     outer = uvicorn.Server(
@@ -200,22 +207,35 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
         relief.one_at_a_time()
         synchronise(state, folder.node_keys())
 
-        async def keep_in_step() -> None:
-            loaded, saved = _stamp(folder), 0.0
-            while True:
-                await asyncio.sleep(_SYNC_SECONDS)
-                loaded = _reload(folder, outer, loaded)
+        def look() -> None:
+            nonlocal loaded, saved
+            loaded = _reload(folder, outer, loaded)
+            keys = folder.node_keys()
+            if len(set(keys.values())) < len(keys):  # some site renews its key
+                renewal.finish(folder, connected_keys(state, keys))
                 keys = folder.node_keys()
-                if len(set(keys.values())) < len(keys):  # some site renews its key
-                    renewal.finish(folder, connected_keys(state, keys))
-                    keys = folder.node_keys()
-                synchronise(state, keys)
-                if time.time() >= saved + _SAVE_SECONDS:
-                    saved = time.time()
-                    traffic.save(folder.traffic)
-                if inner.should_exit or outer.should_exit:
-                    inner.should_exit = outer.should_exit = True
-                    return
+            synchronise(state, keys)
+            if time.time() >= saved + _SAVE_SECONDS:
+                saved = time.time()
+                traffic.save(folder.traffic)
+
+        loaded, saved = _stamp(folder), 0.0
+
+        async def keep_in_step() -> None:
+            stepped = time.monotonic()
+            while not (inner.should_exit or outer.should_exit):
+                await asyncio.sleep(_SYNC_SECONDS)
+                try:
+                    look()
+                    stepped = time.monotonic()
+                except Exception as fault:
+                    log.error("enrolled nodes could not be compared (%s)", type(fault).__name__)
+                    if time.monotonic() > stepped + _BLIND_SECONDS:
+                        blind.append(fault)  # nobody is let in whose key may be revoked
+                        break
+            inner.should_exit = outer.should_exit = True
+
+        blind: list[Exception] = []
 
         async def announce() -> None:
             while not (outer.started and inner.started):
@@ -230,6 +250,14 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
                 task.cancel()
             stop_metrics()
             folder.traffic.unlink(missing_ok=True)
+        if blind:
+            raise ServerError(
+                f"the enrolled nodes in {folder.path} could not be read for {_BLIND_SECONDS:g} s "
+                f"({type(blind[0]).__name__}), so nobody may connect; see to the disk and the "
+                "folder's permissions, then start again",
+                code="enrolment-unreadable",
+                exit_code=1,
+            )
 
     asyncio.run(main())
 

@@ -213,6 +213,36 @@ def test_a_certificate_for_another_host_is_refused(machine: Machine, live: Any) 
         relay.wait()
 
 
+def test_a_coordinator_that_is_told_to_end_does_not_wait_for_a_client_that_hangs(
+    machine: Machine, live: Any
+) -> None:
+    context = ssl.create_default_context(cafile=str(live.coordinator.tls / "ca.pem"))
+    (coordinator,) = machine.running
+    with (
+        socket.create_connection(("127.0.0.1", live.port), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as channel,
+    ):
+        # A request whose body never comes, and no word that it will not.
+        channel.sendall(
+            b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n"
+            b"content-type: application/protobuf\r\n\r\nbegun"
+        )
+        time.sleep(2)
+        coordinator.send_signal(signal.SIGTERM)
+        coordinator.wait(timeout=45)
+
+
+@pytest.mark.soak
+def test_a_coordinator_that_cannot_read_who_is_enrolled_serves_nobody(
+    machine: Machine, live: Any
+) -> None:
+    for path in live.coordinator.path.glob("enrolled/*.json"):
+        path.write_text("no json")
+    (coordinator,) = machine.running
+    assert coordinator.wait(timeout=120) == 1, "it ends, rather than go on with an old list"
+    assert "could not be read" in (machine.logs / "coordinator.log").read_text()
+
+
 _RELAY = """
 import socket, sys, threading
 def pump(a, b):
