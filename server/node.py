@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +55,7 @@ _SAVE_SECONDS = 5.0
 _BLIND_SECONDS = 30.0
 # Who ends waits this long for requests under way: a client that hangs must not hold it up.
 _LEAVE_SECONDS = 5
+_HANG_SECONDS = 20.0
 # Sites are enrolled by their operator and the coordinator's, never by a node itself.
 _CLOSED = frozenset({"/v1/fleet/register-node", "/v1/fleet/unregister-node"})
 
@@ -259,7 +262,22 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
                 exit_code=1,
             )
 
+    threading.Thread(target=_end_in_time, args=(inner, outer), name="end", daemon=True).start()
     asyncio.run(main())
+
+
+def _end_in_time(*servers: uvicorn.Server) -> None:
+    """End the process soon after a server was told to end, whatever still hangs in it.
+
+    Nothing is lost: the database is written through, as for a process that is killed.
+    """
+    while not any(server.should_exit for server in servers):
+        time.sleep(_SYNC_SECONDS)
+    time.sleep(_HANG_SECONDS)
+    log.warning(
+        "some requests or threads did not end within %g s; ended without them", _HANG_SECONDS
+    )
+    os._exit(0)
 
 
 def _stamp(folder: Folder) -> int:
