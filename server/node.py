@@ -210,6 +210,8 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
         relief.one_at_a_time()
         synchronise(state, folder.node_keys())
 
+        loaded, saved = _stamp(folder), 0.0
+
         def look() -> None:
             nonlocal loaded, saved
             loaded = _reload(folder, outer, loaded)
@@ -221,8 +223,6 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
             if time.time() >= saved + _SAVE_SECONDS:
                 saved = time.time()
                 traffic.save(folder.traffic)
-
-        loaded, saved = _stamp(folder), 0.0
 
         async def keep_in_step() -> None:
             stepped = time.monotonic()
