@@ -14,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import uvicorn
 from flwr.common.constant import ISOLATION_MODE_PROCESS
-from flwr.supercore.retry import http_retry
+from flwr.supercore import heartbeat
+from flwr.supercore.retry import exponential, http_retry
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
@@ -31,11 +32,15 @@ from client.folder import Folder
 from client.gate import GatedFactory, GatedNodeState
 from client.transport import Transport
 from configs import files
+from privacy import flower
 
 log = logging.getLogger("privity.node")
 
 _SLEEP_CAP_SECONDS = 0.2
 _IDLE_CAP_SECONDS = 2.0
+# Flower's shorter waits are for this process's own runner, and ask nobody else.
+_OWN_WAIT_SECONDS = 1.0
+_OWN_CAP_SECONDS = 0.05
 _ACTIVE_SECONDS = 60.0
 # Flower waits up to 20 s between two tries; a site should be back sooner than that.
 _RETRY_SECONDS = 4.0
@@ -53,10 +58,19 @@ class _ShortSleeps:
 
     def sleep(self, seconds: float) -> None:
         idle = time.monotonic() - self._state.active_at > _ACTIVE_SECONDS
-        time.sleep(min(seconds, _IDLE_CAP_SECONDS if idle else _SLEEP_CAP_SECONDS))
+        if seconds < _OWN_WAIT_SECONDS:
+            cap = _OWN_CAP_SECONDS
+        else:
+            cap = _IDLE_CAP_SECONDS if idle else _SLEEP_CAP_SECONDS
+        time.sleep(min(seconds, cap))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
+
+
+def _soon(max_delay: float) -> Iterator[float]:
+    """How long a heartbeat that did not arrive waits for its next try: less than Flower lets it."""
+    return exponential(max_delay=int(min(max_delay, _RETRY_SECONDS)))
 
 
 def run(folder: Folder, *, report: Callable[[str], None]) -> None:
@@ -71,6 +85,8 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
     traffic = Transport()
     traffic.watch()
     http_retry.MAX_RETRY_DELAY = _RETRY_SECONDS
+    heartbeat.exponential = _soon
+    flower.hasten()
     with folder.lock():
         cell.check(folder)
         try:
@@ -85,13 +101,13 @@ def run(folder: Folder, *, report: Callable[[str], None]) -> None:
         server, port = _runtime(folder, state, files.read_secret(secret))
         address = f"127.0.0.1:{port}"
         stop_metrics = metrics.serve(folder, traffic)
-        identity.release_predecessor(folder, invitation, folder.node_key())
-        identity.try_next_key(folder, invitation)
-        private = folder.node_key()
-        runner = _Runner(folder, address)
-        loop.time = _ShortSleeps(state.state())
-        report(f"reached {invitation.coordinator}, joining")
+        runner = _Runner(folder, address)  # first: it takes seconds to be ready
         try:
+            identity.release_predecessor(folder, invitation, folder.node_key())
+            identity.try_next_key(folder, invitation)
+            private = folder.node_key()
+            loop.time = _ShortSleeps(state.state())
+            report(f"reached {invitation.coordinator}, joining")
             loop.start_client_internal(
                 state_factory=state,
                 server_address=invitation.coordinator,

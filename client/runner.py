@@ -107,6 +107,7 @@ def serve(folder: Folder, address: str) -> None:
     """Take tasks from the SuperNode at `address` until the process is stopped."""
     secret = files.read_secret(folder.runtime / "superexec.secret")
     retry = make_simple_http_retry_invoker()
+    flower.hasten()
     acquire = RuntimeHttpClient.from_server_address(
         address,
         True,

@@ -8,6 +8,12 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
+_TRAINERS = {
+    "cut off": "cut off from the network, keys and disk; or they would not have trained",
+    "not cut off": "had the network: this machine does not let them be cut off (client doctor "
+    "says why)",
+}
+
 
 def draw(result: dict[str, Any], out: Path) -> Group:
     """The table, the sentences that it needs, and the three commands to try next."""
@@ -31,6 +37,7 @@ def draw(result: dict[str, Any], out: Path) -> Group:
         whole.add_row(*row)
     whole.add_row("watermark", _watermark(result["watermark"]))
     whole.add_row("witnessed by", ", ".join(result["witnesses"]) or "nobody")
+    whole.add_row("trainers", _TRAINERS[result["trainer"]])
     verdict = "holds" if result["verified"]["ok"] else "FAULTY"
     whole.add_row("verification", f"{verdict} ({result['verified']['faults']} faults)")
     seconds = result["seconds"]

@@ -61,6 +61,21 @@ class Processes:
             raise DemoError(self._reason(name), exit_code=_code(child.returncode))
         return out.decode()
 
+    def begin(self, name: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command that prints JSON, and do something else meanwhile; see `outcome`."""
+        return self._start(name, [*arguments, "--json"], subprocess.PIPE)
+
+    def outcome(self, child: subprocess.Popen[bytes]) -> Any:
+        """Wait for the JSON of a command that may fail; None where it printed none."""
+        try:
+            out, _ = child.communicate()
+        finally:
+            self._forget(child)
+        try:
+            return json.loads(out)
+        except ValueError:
+            return None
+
     def json(
         self,
         name: str,

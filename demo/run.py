@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from demo.screen import Screen
 from model import catalog
 
 _READY_SECONDS = 120.0
+# Each institution decides by policy, and trains with one thread, for all share a machine.
+_APPROVE = ('approve = "ask"   ', 'approve = "policy"')
+_THREADS = ("threads = 0", "threads = 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ def run(wish: Wish, screen: Screen) -> dict[str, Any]:
         screen.step("records")
         prepared = _records(wish, out)
         screen.step("enrol")
-        _enrol(prepared, out, processes, screen)
+        network = _enrol(prepared, out, processes, screen)
         screen.step("connect")
         coordinator = processes.service(
             "coordinator", ["server", "start", str(out / "coordinator")]
@@ -103,6 +107,7 @@ def run(wish: Wish, screen: Screen) -> dict[str, Any]:
         "evaluation": released["evaluation"],
         "watermark": released["watermark"],
         "witnesses": released["witnesses"],
+        "trainer": "cut off" if network == "none" else "not cut off",
         "verified": verified,
         "generated": prepared.generated,
         "seconds": {
@@ -123,9 +128,14 @@ def _records(wish: Wish, out: Path) -> Prepared:
     return data.split(out, wish.source, institutions=wish.institutions)
 
 
-def _enrol(prepared: Prepared, out: Path, processes: Processes, screen: Screen) -> None:
-    """Make the coordinator and the institutions, and exchange their files."""
+def _enrol(prepared: Prepared, out: Path, processes: Processes, screen: Screen) -> str:
+    """Make the coordinator and the institutions, and exchange their files.
+
+    Returns:
+        What the institutions' trainers may do without being cut off: "none" or "warn".
+    """
     coordinator = out / "coordinator"
+    doctor = None
     port, control = free_port(), free_port()
     processes.command(
         "init",
@@ -140,25 +150,35 @@ def _enrol(prepared: Prepared, out: Path, processes: Processes, screen: Screen) 
             ["client", "init", str(site), "--name", name, "--coordinator", f"127.0.0.1:{port}"],
         )
         replace(site / "records.jsonl", records.read_bytes(), mode=0o600)
-        _allow(site / "site.toml")
+        _allow(site / "site.toml", (_APPROVE, _THREADS))
+        doctor = doctor or processes.begin("doctor", ["client", "doctor", str(site)])
         processes.command(
             f"enroll-{name}", ["server", "enroll", str(coordinator), str(site / "enroll.json")]
         )
         invitation = coordinator / "invitations" / f"{name}.json"
         replace(site / "invitation.json", invitation.read_bytes())
+    network = _network(processes.outcome(doctor) if doctor else None)
+    for name in prepared.sites:
+        choice = ('network = "none"', f'network = "{network}"')
+        _allow(out / "institutions" / name / "site.toml", (choice,))
+    return network
 
 
-def _allow(settings: Path) -> None:
-    """The institution's own choices: decide by policy; one thread, for all share a machine.
+def _network(checks: Any) -> str:
+    """What site.toml asks of the trainer: to be cut off, unless this machine does not allow it.
 
-    The records are made up, so the demo also runs where a trainer cannot be cut off.
+    The records are made up or the person's own, so the demo also runs where it cannot be.
+
+    Args:
+        checks: what `privity client doctor` found, or None.
     """
+    passed = [check["name"] for check in checks or () if check["verdict"] == "PASS"]
+    return "none" if "trainer" in passed else "warn"
+
+
+def _allow(settings: Path, choices: Sequence[tuple[str, str]]) -> None:
+    """Make the institution's own choices in its site.toml."""
     text = settings.read_text(encoding="utf-8")
-    choices = (
-        ('approve = "ask"   ', 'approve = "policy"'),
-        ("threads = 0", "threads = 1"),
-        ('network = "none"', 'network = "warn"'),
-    )
     for old, new in choices:
         if old not in text:
             raise DemoError(f"{settings} is not as expected; install privity again", exit_code=1)

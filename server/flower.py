@@ -6,6 +6,7 @@ and speaks to the nodes through Flower's own grid.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ _OUTAGE_SECONDS = 60.0
 # Flower waits up to 20 s between two tries of that minute.
 _RETRY_SECONDS = 4.0
 _POLL_SECONDS = 0.1
+# A task that ended a moment ago may still be answered.
+_LOOK_AGAIN_SECONDS = 1.0
 _AT_ONCE = 4
 
 
@@ -82,6 +85,7 @@ class Session:
             ServerError: the SuperLink is not running (exit code 5), or refuses the token (4).
         """
         address = private_address(folder)
+        flower.hasten()
         control = ControlHttpClient.from_server_address(
             address, True, None, [RuntimeVersionHttpInterceptor("flwr-cli"),
                                   _Bearer(folder.control_token())]
@@ -178,7 +182,7 @@ class Session:
     ) -> None:
         status = SubStatus.COMPLETED if kind is None else SubStatus.FAILED
         self._grid._retry_invoker.max_tries = 1
-        turned_away = kind is KeyboardInterrupt and self._is_turned_away()
+        given_up = kind is KeyboardInterrupt and self._is_given_up()
         # First the heartbeat: one for a task that has ended is refused, and Flower then interrupts
         # the process that sent it.
         if self._heartbeat.is_running:
@@ -192,18 +196,36 @@ class Session:
             pass
         finally:
             self._grid.close()
-        if turned_away:
+        if given_up:
             raise _lost() from None
 
-    def _is_turned_away(self) -> bool:
-        """Whether the SuperLink no longer takes our task: Flower then interrupts this process."""
-        try:
-            list(self._grid.get_nodes())
-        except httpx.HTTPStatusError as fault:
-            return fault.response.status_code == httpx.codes.UNAUTHORIZED
-        except httpx.HTTPError:
-            return False
+    def _is_given_up(self) -> bool:
+        """Whether the SuperLink gave our task up, or is gone: Flower then interrupts this process.
+
+        A person's Ctrl-C while all is well is none of that.
+        """
+        with _deaf():  # Flower interrupts again at each call that is refused
+            for pause in (0.0, _LOOK_AGAIN_SECONDS):
+                time.sleep(pause)
+                try:
+                    list(self._grid.get_nodes())
+                except httpx.HTTPError:
+                    return True
         return False
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore interrupts for a moment, where this thread may say so."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread, which no interrupt reaches
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True, slots=True)

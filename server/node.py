@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,11 +37,13 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 
-from server import metrics, renewal
+from server import metrics, relief, renewal
 from server.errors import ServerError
 from server.store import Folder
 from server.strangers import Strangers
 from server.traffic import Traffic
+
+log = logging.getLogger("privity.link")
 
 Asgi = Callable[[Any, Any, Any], Any]
 
@@ -47,6 +51,11 @@ BODY_LIMIT_BYTES = 16 * 1024 * 1024
 _PUBLIC = "/v1/fleet/"
 _SYNC_SECONDS = 1.0
 _SAVE_SECONDS = 5.0
+# How long the node list may be out of step with the enrolled keys before nobody is served.
+_BLIND_SECONDS = 30.0
+# Who ends waits this long for requests under way: a client that hangs must not hold it up.
+_LEAVE_SECONDS = 5
+_HANG_SECONDS = 20.0
 # Sites are enrolled by their operator and the coordinator's, never by a node itself.
 _CLOSED = frozenset({"/v1/fleet/register-node", "/v1/fleet/unregister-node"})
 
@@ -180,6 +189,7 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
         "log_level": "warning",
         "access_log": False,
         "workers": 1,
+        "timeout_graceful_shutdown": _LEAVE_SECONDS,
         "ws": "none",
     }
     outer = uvicorn.Server(
@@ -196,24 +206,39 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
 
     async def main() -> None:
         state = app.state.linkstate_factory.state()
+        relief.relieve(state)
+        relief.one_at_a_time()
         synchronise(state, folder.node_keys())
 
-        async def keep_in_step() -> None:
-            loaded, saved = _stamp(folder), 0.0
-            while True:
-                await asyncio.sleep(_SYNC_SECONDS)
-                loaded = _reload(folder, outer, loaded)
+        loaded, saved = _stamp(folder), 0.0
+
+        def look() -> None:
+            nonlocal loaded, saved
+            loaded = _reload(folder, outer, loaded)
+            keys = folder.node_keys()
+            if len(set(keys.values())) < len(keys):  # some site renews its key
+                renewal.finish(folder, connected_keys(state, keys))
                 keys = folder.node_keys()
-                if len(set(keys.values())) < len(keys):  # some site renews its key
-                    renewal.finish(folder, connected_keys(state, keys))
-                    keys = folder.node_keys()
-                synchronise(state, keys)
-                if time.time() >= saved + _SAVE_SECONDS:
-                    saved = time.time()
-                    traffic.save(folder.traffic)
-                if inner.should_exit or outer.should_exit:
-                    inner.should_exit = outer.should_exit = True
-                    return
+            synchronise(state, keys)
+            if time.time() >= saved + _SAVE_SECONDS:
+                saved = time.time()
+                traffic.save(folder.traffic)
+
+        async def keep_in_step() -> None:
+            stepped = time.monotonic()
+            while not (inner.should_exit or outer.should_exit):
+                await asyncio.sleep(_SYNC_SECONDS)
+                try:
+                    look()
+                    stepped = time.monotonic()
+                except Exception as fault:
+                    log.error("enrolled nodes could not be compared (%s)", type(fault).__name__)
+                    if time.monotonic() > stepped + _BLIND_SECONDS:
+                        blind.append(fault)  # nobody is let in whose key may be revoked
+                        break
+            inner.should_exit = outer.should_exit = True
+
+        blind: list[Exception] = []
 
         async def announce() -> None:
             while not (outer.started and inner.started):
@@ -228,8 +253,31 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
                 task.cancel()
             stop_metrics()
             folder.traffic.unlink(missing_ok=True)
+        if blind:
+            raise ServerError(
+                f"the enrolled nodes in {folder.path} could not be read for {_BLIND_SECONDS:g} s "
+                f"({type(blind[0]).__name__}), so nobody may connect; see to the disk and the "
+                "folder's permissions, then start again",
+                code="enrolment-unreadable",
+                exit_code=1,
+            )
 
+    threading.Thread(target=_end_in_time, args=(inner, outer), name="end", daemon=True).start()
     asyncio.run(main())
+
+
+def _end_in_time(*servers: uvicorn.Server) -> None:
+    """End the process soon after a server was told to end, whatever still hangs in it.
+
+    Nothing is lost: the database is written through, as for a process that is killed.
+    """
+    while not any(server.should_exit for server in servers):
+        time.sleep(_SYNC_SECONDS)
+    time.sleep(_HANG_SECONDS)
+    log.warning(
+        "some requests or threads did not end within %g s; ended without them", _HANG_SECONDS
+    )
+    os._exit(0)
 
 
 def _stamp(folder: Folder) -> int:

@@ -111,6 +111,35 @@ def test_methods_take_what_we_hand_them(
     _has(getattr(getattr(importlib.import_module(module), kind), name), parameters)
 
 
+@pytest.mark.parametrize("name", ["pull_objects", "pull_and_inflate_object_from_tree"])
+def test_who_waits_for_a_part_asks_again_soon(name: str) -> None:
+    from flwr.supercore.inflatable import inflatable_utils
+
+    from privacy import flower
+
+    defaults = getattr(inflatable_utils, name).__kwdefaults__
+    before = dict(defaults)
+    assert before.keys() >= {"initial_backoff", "backoff_cap", "max_tries_per_object"}
+    try:
+        flower.hasten()
+        assert defaults["initial_backoff"] < 0.1
+        patience = defaults["backoff_cap"] * defaults["max_tries_per_object"]
+        assert patience >= defaults["max_time"], "Flower's own limit is the one that ends it"
+    finally:
+        defaults.update(before)
+
+
+def test_a_heartbeat_waits_for_its_next_try_through_a_name_that_can_be_replaced() -> None:
+    from flwr.supercore import heartbeat
+
+    from client import node
+
+    source = inspect.getsource(heartbeat.HeartbeatSender)
+    assert "lambda: exponential(max_delay=20)" in source
+    waits = node._soon(max_delay=20)
+    assert [next(waits) for _ in range(4)] == [1, 2, 4, 4]
+
+
 def test_the_loop_waits_through_its_own_time_name() -> None:
     from flwr.supernode import start_client_internal as loop
 

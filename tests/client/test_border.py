@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import ObjectTree
@@ -30,6 +30,7 @@ from privacy import flower
 from privacy.errors import EgressDenied
 from privacy.wire import Answer, Message, Propose, Round, Update, pack, unpack
 from server import plans, state
+from tests.hostile import parts
 
 LEAK = "zqleak"
 Change = Callable[["Asked", Message], Message]
@@ -222,30 +223,17 @@ def _records(edit: Callable[[RecordDict], Any]) -> Callable[[FlowerMessage], Flo
     return tamper
 
 
-def _as_double(records: RecordDict) -> None:
-    arrays = records.array_records["arrays"]
-    name = min(arrays)
-    arrays[name] = Array(arrays[name].numpy().astype(np.float64))
-
-
-def _padded(records: RecordDict) -> None:
-    arrays = records.array_records["arrays"]
-    name = min(arrays)
-    old = arrays[name]
-    arrays[name] = Array(old.dtype, tuple(old.shape), old.stype, old.data + LEAK.encode())
-
-
 @pytest.mark.parametrize(
     "edit",
     [
         lambda r: r.update({LEAK: ConfigRecord({"text": LEAK})}),
         lambda r: r.update({"metrics": MetricRecord({LEAK: 0.5})}),
         lambda r: r.update({"more": ArrayRecord([np.ones(2, np.float32)])}),
-        lambda r: r.config_records["privity"].update({LEAK: LEAK}),
-        lambda r: r.pop("arrays"),
-        lambda r: r.pop("privity"),
-        _as_double,
-        _padded,
+        lambda r: r.config_records["part-0"].update({LEAK: LEAK}),
+        lambda r: r.pop("part-0"),
+        parts.file(lambda old: b""),
+        parts.file(lambda old: old + LEAK.encode()),
+        parts.arrays(lambda a, n: a.update({n: a[n].astype(np.float64)})),
     ],
 )
 def test_no_other_record_passes_the_gate(asked: Asked, edit: Callable[[RecordDict], Any]) -> None:

@@ -18,7 +18,7 @@ import psutil
 
 from tests.flow.test_processes import Machine, free_port
 
-PATIENCE = 150.0
+PATIENCE = 400.0
 
 
 class Relay:
@@ -31,7 +31,7 @@ class Relay:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self.cut_now = False
-        self.cut_after: int | None = None  # bytes upwards in one connection
+        self.cut_after: int | None = None  # bytes upwards since the last ones downwards
         self.cuts = 0
         self.up = 0
         self.down = 0
@@ -54,23 +54,26 @@ class Relay:
             far.settimeout(None)
             with self._lock:
                 self._open |= {near, far}
+            burst = [0]
             for source, sink, upwards in ((near, far, True), (far, near, False)):
                 threading.Thread(
-                    target=self._pump, args=(source, sink, upwards), daemon=True
+                    target=self._pump, args=(source, sink, upwards, burst), daemon=True
                 ).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, upwards: bool) -> None:
-        crossed = 0
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, upwards: bool, burst: list[int]
+    ) -> None:
         with suppress(OSError):
             while data := source.recv(4096):
-                crossed += len(data)
                 if upwards:
+                    burst[0] += len(data)
                     self.up += len(data)
-                    if self.cut_after is not None and crossed > self.cut_after:
+                    if self.cut_after is not None and burst[0] > self.cut_after:
                         self.cut_after = None
                         self.cut()
                         break
                 else:
+                    burst[0] = 0
                     self.down += len(data)
                 sink.sendall(data)
         for end in (source, sink):
@@ -153,8 +156,9 @@ class Field:
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
                 for child in parent.children():
-                    if "client.runner" in child.cmdline():
-                        return child
+                    with suppress(psutil.Error):  # it may just have ended
+                        if "client.runner" in child.cmdline():
+                            return child
                 time.sleep(0.1)
             raise AssertionError(f"{name} did not start")
         return psutil.Process(self.processes[name].pid)
@@ -176,6 +180,50 @@ class Field:
         began = self.started[name] if since is None else since
         self.until(lambda: self.heard(name) >= began - 1, f"{name} is heard", step=0.25)
         return time.time() - began
+
+    def back_from_cut(self, name: str) -> float:
+        """Seconds from now until bytes of the coordinator arrive again and it lists the site."""
+        began, relay = time.time(), self.relays[name]
+        before = relay.down
+        self.until(
+            lambda: relay.down > before and name in self.connected(), f"{name} is back", step=0.1
+        )
+        return time.time() - began
+
+    def return_of(self, name: str) -> dict[str, float]:
+        """Start an institution again; seconds until the coordinator lists the new process.
+
+        Returns:
+            "start" is from the command; "running" from the new process' first child, which tries
+            out whether a trainer can be cut off: Python has then read what it needs.
+        """
+        self.start(name)
+        lock = self.site(name) / "runtime" / "node.json"
+        pid = self.processes[name].pid
+
+        def joined() -> bool:
+            try:
+                return bool(
+                    json.loads(lock.read_bytes())["pid"] == pid and name in self.connected()
+                )
+            except (OSError, ValueError, KeyError):
+                return False
+
+        parent = psutil.Process(pid)
+        self.until(lambda: bool(parent.children()), "a child process", step=0.02)
+        running = time.time()
+        self.until(joined, f"{name} is back", step=0.1)
+        now = time.time()
+        return {
+            "start": round(now - self.started[name], 1), "running": round(now - running, 1)
+        }  # fmt: skip
+
+    def note(self, case: str, **facts: Any) -> None:
+        """Write figures of a case to the file that PRIVITY_FAULTS names, one JSON a line."""
+        path = os.environ.get("PRIVITY_FAULTS")
+        if path:
+            with Path(path).open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"case": case, **facts}) + "\n")
 
     def heard(self, name: str) -> float:
         """When the coordinator heard a connected institution last; 0 where it is not connected."""

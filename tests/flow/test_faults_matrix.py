@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +16,8 @@ from tests.flow.field import Field, field
 
 pytestmark = [pytest.mark.flow, pytest.mark.soak]
 
+BACK_SECONDS = 10.0
+
 
 @pytest.fixture(scope="module")
 def here(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
@@ -25,12 +27,13 @@ def here(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(autouse=True)
 def everybody(here: Field) -> None:
-    """Whoever an earlier test left dead is started again."""
+    """Whoever an earlier test left dead is started again; then all are there, with runners."""
     for name in ("hub", *here.federation.sites):
         if here.processes[name].poll() is not None:
             here.start(name)
     for name, relay in here.relays.items():
         relay.heal()
+        here.victim(f"runner:{name}")
         here.back(name)
 
 
@@ -56,21 +59,18 @@ def test_the_run_ends_or_resumes_and_nothing_is_spent_twice(
         quorum=2,
         steps_per_round=30,
         epsilon=0.3,
-        round_timeout_s=120.0,
-        join_timeout_s=150.0,
+        round_timeout_s=400.0,
+        join_timeout_s=400.0,
     )
-    for name in here.federation.sites:  # a cohort of its own: the matrix has more runs than budget
-        here.federation.set(name, cohort=run)
-    for name in here.federation.sites:
-        here.kill(name, signal.SIGTERM)
-        here.start(name)
     command = here.train(run_file)
     here.until(lambda: PHASES[phase](here, run), phase)
     here.kill(victim, number)
     site = "clinic-b" if "clinic-b" in victim else ""
     if site:
         here.processes[site].wait(timeout=60)
-        here.start(site)
+        took = here.return_of(site)
+        here.note(run, **took)
+        assert took["running"] < BACK_SECONDS
     elif victim == "hub":
         here.start("hub")
     code = here.ended(command)
@@ -93,20 +93,22 @@ def test_a_cut_network_costs_no_answer_or_no_round(here: Field, seconds: int, at
         quorum=2,
         steps_per_round=30,
         epsilon=0.3,
-        round_timeout_s=240.0,
-        join_timeout_s=150.0,
+        round_timeout_s=400.0,
+        join_timeout_s=400.0,
     )
     relay, cuts = here.relays["clinic-b"], here.relays["clinic-b"].cuts
     command = here.train(run_file)
     here.until(lambda: here.at_step("clinic-b", run, 0), "steps")
     if at == "upload":
-        relay.cut_after = 2000  # in the middle of the first array
+        relay.cut_after = 4000  # only the part with the update is longer than this
         here.until(lambda: relay.cuts > cuts, "a cut in the upload")
     else:
         relay.cut()
-    threading.Timer(seconds, relay.heal).start()
     time.sleep(seconds)
-    assert here.back("clinic-b") < 40
+    relay.heal()
+    took = here.back_from_cut("clinic-b")
+    here.note(run, healed=round(took, 1))
+    assert took < BACK_SECONDS
     code = here.ended(command)
     if code == 3:
         code = here.ended(here.train(run_file, resume=True))
@@ -161,7 +163,9 @@ def test_a_node_with_a_wrong_clock_is_told_so(here: Field, tmp_path: Path) -> No
         env=here.machine.environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert "3600 s ahead of" in done.stderr or "3599 s ahead of" in done.stderr
+    told = re.search(r"clock is (\d+) s ahead of the coordinator's", done.stderr)
+    assert told, done.stderr
+    assert 3590 < int(told[1]) < 3700  # the answer is as old as the machine is slow
 
 
 def test_a_certificate_and_a_node_key_are_renewed_while_everything_runs(here: Field) -> None:

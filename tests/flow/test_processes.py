@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.flow import tracing
+
 pytestmark = pytest.mark.flow
 
 READY_SECONDS = 90.0
@@ -78,6 +80,7 @@ def machine(tiny_home: Path, tmp_path: Path) -> Iterator[Machine]:
     logs = tmp_path / "logs"
     logs.mkdir()
     made = Machine(tiny_home, logs)
+    made.environment = tracing.environment(logs, made.environment)
     try:
         yield made
     finally:
@@ -133,6 +136,28 @@ def test_two_institutions_train_release_and_a_stranger_verifies(
     assert "README.md" in machine.command("audit", "verify", released["bundle"], code=4)
     status = json.loads(machine.command("server", "status", coordinator, "--json"))
     assert [site["connected"] for site in status["sites"]] == [True, True]
+    # Of all these processes nobody spoke to anything but this machine: no telemetry, no updates.
+    told = tracing.spoken(machine.logs)
+    assert len([event for event, _, _ in told if event == "socket.connect"]) > 20
+    assert [(event, address) for event, address, own in told if not own] == []
+
+
+def test_an_address_elsewhere_would_be_noticed(tmp_path: Path) -> None:
+    code = (
+        "import socket\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for act in (lambda: s.connect(('127.0.0.1', 9)), lambda: s.connect(('192.0.2.1', 9)),\n"
+        "            lambda: socket.getaddrinfo('telemetry.invalid', 443)):\n"
+        "    try:\n"
+        "        act()\n"
+        "    except OSError:\n"
+        "        pass\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], env=tracing.environment(tmp_path, os.environ),
+        check=True, timeout=120,
+    )  # fmt: skip
+    assert [own for _, _, own in tracing.spoken(tmp_path)] == [True, False, False]
 
 
 def test_a_stranger_with_the_certificate_reaches_nothing_but_the_fleet(live: Any) -> None:
@@ -186,6 +211,36 @@ def test_a_certificate_for_another_host_is_refused(machine: Machine, live: Any) 
     finally:
         relay.kill()
         relay.wait()
+
+
+def test_a_coordinator_that_is_told_to_end_does_not_wait_for_a_client_that_hangs(
+    machine: Machine, live: Any
+) -> None:
+    context = ssl.create_default_context(cafile=str(live.coordinator.tls / "ca.pem"))
+    (coordinator,) = machine.running
+    with (
+        socket.create_connection(("127.0.0.1", live.port), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as channel,
+    ):
+        # A request whose body never comes, and no word that it will not.
+        channel.sendall(
+            b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n"
+            b"content-type: application/protobuf\r\n\r\nbegun"
+        )
+        time.sleep(2)
+        coordinator.send_signal(signal.SIGTERM)
+        coordinator.wait(timeout=45)
+
+
+@pytest.mark.soak
+def test_a_coordinator_that_cannot_read_who_is_enrolled_serves_nobody(
+    machine: Machine, live: Any
+) -> None:
+    for path in live.coordinator.path.glob("enrolled/*.json"):
+        path.write_text("no json")
+    (coordinator,) = machine.running
+    assert coordinator.wait(timeout=120) == 1, "it ends, rather than go on with an old list"
+    assert "could not be read" in (machine.logs / "coordinator.log").read_text()
 
 
 _RELAY = """

@@ -167,14 +167,18 @@ def _answered(siege: Siege, records: RecordDict, kind: str) -> str:
     return left.word
 
 
+def _header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "big") + text
+
+
 @pytest.mark.parametrize(
     "records",
     [
-        RecordDict({"privity": ConfigRecord({"privity": b"{}", "code": "import os"})}),
-        RecordDict({"privity": ConfigRecord({"privity": "text"})}),
+        RecordDict({"part-0": ConfigRecord({"part-0": _header(b"{}"), "code": "import os"})}),
+        RecordDict({"part-0": ConfigRecord({"part-0": "text"})}),
         RecordDict({"evil": ArrayRecord([np.ones(2, np.float32)])}),
-        RecordDict({"privity": ConfigRecord({"privity": b"[" * 100_000})}),
-        RecordDict({"privity": ConfigRecord({"privity": b"\xff\xfe"})}),
+        RecordDict({"part-0": ConfigRecord({"part-0": _header(b"[" * 100_000)})}),
+        RecordDict({"part-0": ConfigRecord({"part-0": _header(b"\xff\xfe")})}),
         RecordDict(),
     ],
 )
@@ -251,3 +255,14 @@ def test_a_flood_of_refusals_does_not_fill_the_log(siege: Siege) -> None:
         for _ in range(2):
             notes.note("propose", "plan-inconsistent", plan_digest=f"sha256:{number:064x}")
     assert siege.folder.log().size == size + _MOST
+
+
+def test_rounds_that_come_in_another_order_are_charged_once_each(siege: Siege) -> None:
+    assert siege.send(siege.round(2)).word == "update"  # round 1 was left out
+    assert siege.send(siege.round(1)).word == "update"
+    spent = siege.spent()
+    assert spent[1] == {0, 1, 2}
+    assert len(spent[0]) == 1, "one reservation, made before the first of them"
+    for number in (2, 0, 1, 2):  # and once more, from the past
+        assert siege.send(siege.round(number)).word == "update"
+    assert siege.spent() == spent

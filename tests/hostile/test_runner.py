@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supernode import start_client_internal as loop
@@ -17,6 +17,7 @@ from flwr.supernode import start_client_internal as loop
 from client import gate, runner
 from privacy import flower
 from privacy.wire import FAILURES
+from tests.hostile import parts
 from tests.hostile.attacks import Siege, besiege
 
 LEAK = "zqleak"
@@ -35,55 +36,40 @@ def _replace(change: Callable[[RecordDict], Any]) -> Callable[[FlowerMessage], F
     return tamper
 
 
-def _array(change: Callable[[Any, str], Any]) -> Callable[[RecordDict], Any]:
-    def edit(records: RecordDict) -> None:
-        arrays = records.array_records["arrays"]
-        change(arrays, min(arrays))
-
-    return edit
-
-
-def _data(
-    records: Any, name: str, data: bytes, dtype: str | None = None, shape: Any = None
-) -> None:
-    old = records[name]
-    records[name] = Array(dtype or old.dtype, shape or tuple(old.shape), old.stype, data)
-
-
 def _filled(value: float) -> Callable[[RecordDict], Any]:
-    return _array(lambda a, n: a.update({n: Array(np.full(a[n].numpy().shape, value, np.float32))}))
+    return parts.arrays(lambda a, n: a.update({n: np.full(a[n].shape, value, np.float32)}))
 
 
 SMUGGLES: dict[str, Callable[[RecordDict], Any]] = {
-    "text in an array's name": _array(lambda a, n: a.update({LEAK: a.pop(n)})),
-    "an array more": _array(lambda a, n: a.update({LEAK: Array(np.ones(2, np.float32))})),
-    "text as an array": _array(
-        lambda a, n: a.update({n: Array(np.frombuffer(LEAK.encode().ljust(8), np.float32))})
+    "text in an array's name": parts.arrays(lambda a, n: a.update({LEAK: a.pop(n)})),
+    "an array more": parts.arrays(lambda a, n: a.update({LEAK: np.ones(2, np.float32)})),
+    "text as an array": parts.arrays(
+        lambda a, n: a.update({n: np.frombuffer(LEAK.encode().ljust(8), np.float32)})
     ),
     "text in a metric's key": lambda r: r.update({"metrics": MetricRecord({LEAK: 1.0})}),
     "text in a record's key": lambda r: r.update({LEAK: MetricRecord({"a": 1})}),
-    "text beside the header": lambda r: r.config_records["privity"].update({LEAK: LEAK}),
+    "text beside the header": lambda r: r.config_records["part-0"].update({LEAK: LEAK}),
     "a config record": lambda r: r.update({"c": ConfigRecord({"text": LEAK})}),
-    "a second array record": lambda r: r.update({"more": ArrayRecord([np.ones(2, np.float32)])}),
-    "bytes behind an array": _array(lambda a, n: _data(a, n, a[n].data + LEAK.encode())),
-    "padding in an array's header": _array(
-        lambda a, n: _data(a, n, a[n].data.replace(b" \n", b"z\n", 1))
+    "a part more": lambda r: r.update({"part-1": ConfigRecord({"part-1": LEAK.encode()})}),
+    "an array record": lambda r: r.update({"more": ArrayRecord([np.ones(2, np.float32)])}),
+    "bytes behind the arrays": parts.file(lambda old: old + LEAK.encode()),
+    "padding behind the index of the arrays": parts.padded(b" " * 8),
+    "facts beside the arrays": parts.index(
+        lambda entries, n: entries.update({"__metadata__": {LEAK: LEAK}})
     ),
-    "another stated type": _array(lambda a, n: _data(a, n, a[n].data, dtype="float64")),
-    "another stated shape": _array(lambda a, n: _data(a, n, a[n].data, shape=(1, 7))),
-    "double precision": _array(
-        lambda a, n: a.update({n: Array(a[n].numpy().astype(np.float64))})
+    "another stated type": parts.index(lambda entries, n: entries[n].update(dtype="I32")),
+    "another stated shape": parts.index(
+        lambda entries, n: entries[n].update(shape=entries[n]["shape"][::-1])
     ),
+    "double precision": parts.arrays(lambda a, n: a.update({n: a[n].astype(np.float64)})),
     "huge values": _filled(1e30),
     "infinite values": _filled(np.inf),
     "values that are no numbers": _filled(np.nan),
-    "payloads of values that are no numbers": _array(
-        lambda a, n: a.update(
-            {n: Array(np.full(a[n].numpy().shape, 0x7FC0BEEF, np.uint32).view(np.float32))}
-        )
+    "payloads of values that are no numbers": parts.arrays(
+        lambda a, n: a.update({n: np.full(a[n].shape, 0x7FC0BEEF, np.uint32).view(np.float32)})
     ),
     "other values than stated": _filled(0.125),
-}  # fmt: skip
+}
 
 
 def test_nothing_is_smuggled_in_an_update_and_every_try_is_recorded(siege: Siege) -> None:
