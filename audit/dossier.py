@@ -173,6 +173,13 @@ def _committed(trace: Trace) -> str:
         ("signed root", f"<code>{escape(made.root)}</code>"),
         ("leaf", f"<code>{escape(made.leaf)}</code>"),
         ("cosigned by", escape(", ".join(made.witnesses) or "nobody")),
+        ("unmarked adapter", "it, its basis and the table of chips are those that the log holds"),
+        (
+            "detector",
+            "the code that was committed to"
+            if made.same_detector
+            else "another version of the code than was committed to; both are public",
+        ),
     ]
     for receipt in trace.receipts:
         rows.append(

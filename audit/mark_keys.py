@@ -139,22 +139,33 @@ class Keys:
         Raises:
             AuditError: none was kept, or one is damaged.
         """
-        basis = self.basis()
+        basis, result = self.basis(), {}
+        for number, path in self._reference_files().items():
+            b = {name: read() for name, read in mark_files.tensors(path).items()}
+            result[number] = Reference.of(b, basis, self.scale)
+        if not result:
+            raise AuditError(
+                f"{self.folder} holds no unmarked reference, so nothing was marked yet",
+                code="no-reference",
+            )
+        return result
+
+    def reference_digests(self) -> dict[int, str]:
+        """Round -> digest of the unmarked adapter as it lies here, newest first."""
+        return {
+            number: digests.arrays_digest(
+                {name: read() for name, read in mark_files.tensors(path).items()}
+            )
+            for number, path in self._reference_files().items()
+        }
+
+    def _reference_files(self) -> dict[int, Path]:
         found = {
             int(match.group(1)): path
             for path in self.folder.iterdir()
             if (match := _REFERENCE.fullmatch(path.name))
         }
-        if not found:
-            raise AuditError(
-                f"{self.folder} holds no unmarked reference, so nothing was marked yet",
-                code="no-reference",
-            )
-        result = {}
-        for number in sorted(found, reverse=True):
-            b = {name: read() for name, read in mark_files.tensors(found[number]).items()}
-            result[number] = Reference.of(b, basis, self.scale)
-        return result
+        return dict(sorted(found.items(), reverse=True))
 
 
 def create(

@@ -145,6 +145,23 @@ def basis_digest(a: Mapping[str, Float32]) -> str:
     return digests.arrays_digest({module: rows for module, (_, rows) in by_module(a, "A").items()})
 
 
+def half_digests(b: Mapping[str, Float32], a: Mapping[str, Float32]) -> list[str]:
+    """Digests of the even and of the odd modules' unmarked B and A, for an arbiter to check."""
+    return [digests.arrays_digest(half_arrays(b, a, half)) for half in chips.HALVES]
+
+
+def half_arrays(
+    b: Mapping[str, Float32], a: Mapping[str, Float32], half: int
+) -> dict[str, Float32]:
+    """`module.B` and `module.A` of the modules that one half of a subkey marks."""
+    return {
+        f"{module}.{side}": array
+        for side, arrays in (("A", a), ("B", b))
+        for module, (_, array) in by_module(arrays, side).items()
+        if chips.half_of(module) == half
+    }
+
+
 def detector_digest() -> str:
     """Digest of the source files that mark and detect: the detector that a commitment speaks of."""
     files: dict[str, canonical.JSON] = {

@@ -146,6 +146,7 @@ class Marking:
                 "broadcast-marked",
                 {
                     "input_adapter": arrays_digest(start),
+                    "reference_halves": self.half_digests(log, number),
                     "copies": [
                         {"recipient": name, "adapter_digest": made[name].digest} for name in fresh
                     ],
@@ -171,6 +172,10 @@ class Marking:
                 strength=keys.strength,
             )
         )
+
+    def half_digests(self, log: Log, number: int) -> list[str]:
+        """Digests of both halves of the unmarked adapter, so that one can be opened alone."""
+        return watermark.half_digests(self.state.adapter(number), self.commit(log).basis())
 
     def reference(self, log: Log, number: int) -> watermark.Reference:
         """The unmarked adapter after `number` rounds, prepared and kept for detection."""

@@ -213,6 +213,7 @@ def _commit(
         "watermark-committed",
         {
             "reference_digest": mark.reference_digest,
+            "reference_halves": marking.half_digests(log, marking.state.plan.rounds),
             "basis_digest": watermark.basis_digest(keys.basis()),
             "table_digest": chips.table_digest(),
             "detector_digest": watermark.detector_digest(),
