@@ -115,10 +115,9 @@ def factors(other: Pair, overwrite: Callable[[Arrays], Arrays]) -> dict[str, Cal
     }
 
 
-# Done in all layers: the mark that is left in some of them would be too little to name anybody.
-HARDEST = frozenset(
-    {"1 bit of B", "noise 200 %", "noise 300 %", "SVD rank 1", "SVD rank 2, noise 100 %, int4"}
-)
+# In one of so many layers, since more only help the mark; the ones that hurt it most in more.
+LAYERS = {"noise 300 %": 1, "noise 200 %": 2, "SVD rank 2, noise 100 %, int4": 2}
+OTHERS = 5
 
 
 def thefts(modules: Sequence[str]) -> dict[str, list[str]]:

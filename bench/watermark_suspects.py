@@ -34,6 +34,7 @@ class Bank:
     reference: watermark.Reference
     keys: list[bytes]
     chips: Mapping[str, np.ndarray]
+    spare: bool = True
 
     @classmethod
     def of(cls, trained: Trained, count: int) -> Bank:
@@ -48,7 +49,10 @@ class Bank:
 
     def copy(self, number: int) -> watermark_attacks.Pair:
         """One recipient's copy, by module."""
-        marked = watermark.mark(self.reference, owner=self.keys[0], recipient=self.keys[1 + number])
+        marked = watermark.mark(
+            self.reference, owner=self.keys[0], recipient=self.keys[1 + number],
+            sensitivity=self.trained.sensitivity if self.spare else None,
+        )  # fmt: skip
         return (
             {name.removesuffix(".B"): x for name, x in marked.items()},
             {m: c.a for m, c in self.reference.carriers.items()},
@@ -126,11 +130,11 @@ def single(bank: Bank, other: Bank, copies: int, say: Any) -> Tally:
     attacks = watermark_attacks.factors(strange_copy, overwrite)
     for number in range(copies):
         pair = bank.copy(number)
-        some = [m for m in pair[0] if layer_of(m) % 3 == 0]
-        few = {m: pair[0][m] for m in some}, {m: pair[1][m] for m in some}
         for name, attack in attacks.items():
-            whole = name in watermark_attacks.HARDEST
-            tally.add(name, bank.test(attack(pair if whole else few, draw)), [number])
+            each = watermark_attacks.LAYERS.get(name, watermark_attacks.OTHERS)
+            some = [m for m in pair[0] if layer_of(m) % each == 0]
+            few = {m: pair[0][m] for m in some}, {m: pair[1][m] for m in some}
+            tally.add(name, bank.test(attack(few, draw)), [number])
         for name, modules in watermark_attacks.thefts(sorted(pair[0])).items():
             part = tuple({m: side[m] for m in modules} for side in pair)
             tally.add(name, bank.test(part), [number])

@@ -156,8 +156,10 @@ class Marking:
             )
         return made
 
-    def mark(self, log: Log, number: int, name: str) -> dict[str, Any]:
-        """The adapter after `number` rounds, marked for one recipient.
+    def mark(
+        self, log: Log, number: int, name: str, sensitivity: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The adapter after `number` rounds, marked for one recipient; see `watermark.mark`.
 
         Raises:
             AuditError: nobody of that name was committed to, or the adapter is all zero.
@@ -170,6 +172,7 @@ class Marking:
                 owner=keys.owner.subkey,
                 recipient=keys.of(name).subkey,
                 strength=keys.strength,
+                sensitivity=sensitivity,
             )
         )
 

@@ -102,7 +102,9 @@ def publish(
     marking = Marking(folder, state)
     mark = _commit(log, marking, reference, recipients)
     identity = f"{plan.run}"
-    marked = {name: marking.mark(log, plan.rounds, name) for name in recipients}
+    shaping, rows = evaluate.spared(rows)
+    spare = evaluate.sensitivity(plan, reference, shaping)
+    marked = {name: marking.mark(log, plan.rounds, name, spare) for name in recipients}
     evaluated = None
     if rows:
         tell("evaluating", records=len(rows))
