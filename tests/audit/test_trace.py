@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,56 @@ def test_a_model_in_8_bit_integers_is_read_with_its_scales(hub: Hub, tmp_path: P
     save_file(tensors, tmp_path / "bare.safetensors")
     with pytest.raises(AuditError, match="without a scale"):
         trace.coordinator(tmp_path / "bare.safetensors", hub.path, base=base)
+
+
+def in_four_bits(weight: np.ndarray, *, nested: bool) -> dict[str, np.ndarray]:
+    """A matrix as bitsandbytes saves it: halves of bytes, scales by block, a map, a state."""
+    levels = np.append(np.linspace(-1.0, -0.1, 8), np.linspace(0.0, 1.0, 8)).astype(np.float32)
+    blocks = weight.astype(np.float32).reshape(-1, 64)
+    scale = np.abs(blocks).max(axis=1)
+    index = np.abs(blocks[:, :, None] / scale[:, None, None] - levels).argmin(axis=2)
+    index = index.astype(np.uint8).reshape(-1, 2)
+    state: dict[str, Any] = {"quant_type": "nf4", "blocksize": 64, "shape": list(weight.shape)}
+    made = {"": (index[:, 0] << 4 | index[:, 1])[:, None], ".absmax": scale, ".quant_map": levels}
+    if nested:
+        steps, offset = np.linspace(-1.0, 1.0, 256).astype(np.float32), float(scale.mean())
+        beyond = np.pad(scale - offset, (0, -scale.size % 256)).reshape(-1, 256)
+        outer = np.abs(beyond).max(axis=1).astype(np.float32)
+        near = np.round((beyond / outer[:, None] + 1.0) * 127.5).astype(np.uint8)
+        made |= {
+            ".absmax": near.reshape(-1)[: scale.size],
+            ".nested_absmax": outer,
+            ".nested_quant_map": steps,
+        }
+        state |= {"nested_blocksize": 256, "nested_offset": offset}
+    packed = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
+    return {**made, ".quant_state.bitsandbytes__nf4": packed}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_in_four_bits_of_bitsandbytes_is_traced(
+    hub: Hub, tmp_path: Path, nested: bool
+) -> None:
+    model, base = merged_files(hub, tmp_path / "merged")
+    whole = {n: read() for n, read in mark_files.tensors(model).items()}
+    tensors = {
+        f"{name}{ending}": np.ascontiguousarray(part)
+        for name, weight in whole.items()
+        for ending, part in in_four_bits(weight, nested=nested).items()
+    }
+    save_file(tensors, tmp_path / "four.safetensors")
+    for name, read in mark_files.tensors(tmp_path / "four.safetensors").items():
+        apart = np.abs(read() - whole[name]).max() / np.abs(whole[name]).max()
+        assert 0.01 < apart < 0.15
+    found = trace.coordinator(tmp_path / "four.safetensors", hub.path, base=base)
+    assert found.attributed == ("bert",)
+    first = next(iter(whole))
+    for gone in (".absmax", ".quant_map"):
+        left = {n: x for n, x in tensors.items() if n != f"{first}{gone}"}
+        save_file(left, tmp_path / "less.safetensors")
+        with pytest.raises(AuditError) as caught:
+            trace.coordinator(tmp_path / "less.safetensors", hub.path, base=base)
+        assert caught.value.code == "bad-int4"
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
