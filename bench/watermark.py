@@ -131,8 +131,13 @@ def tuned(bank: Bank, task: Any, model: Any, steps: Sequence[int], say: Any) -> 
         for stop in steps:
             watermark_adapters.tune(task, model, steps=stop - done, rate=1e-3, both=True)
             done = stop
-            tally.add(f"fine-tuned {stop} steps", bank.test(_read(model)), [number])
-            say(f"{bank.trained.name}: fine-tuned copy {number + 1}, {stop} steps")
+            z = bank.test(_read(model))
+            tally.add(f"fine-tuned {stop} steps", z, [number])
+            others = float(np.delete(z, [0, 1 + number]).max())
+            say(
+                f"{bank.trained.name}: fine-tuned copy {number + 1}, {stop} steps: "
+                f"z {z[1 + number]:.1f}, owner {z[0]:.1f}, others {others:.1f}"
+            )
     _write(model, bank.copy(0))
     with torch.no_grad():
         for weight in model.parameters():

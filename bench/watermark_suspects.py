@@ -127,7 +127,7 @@ def single(bank: Bank, other: Bank, copies: int, say: Any) -> Tally:
         return watermark.mark(theirs, owner=strange[0], recipient=strange[1], strength=0.5)
 
     strange_copy = other.copy(0)
-    attacks = watermark_attacks.factors(strange_copy, overwrite)
+    attacks = watermark_attacks.factors(strange_copy, overwrite, bank.trained.sensitivity)
     for number in range(copies):
         pair = bank.copy(number)
         for name, attack in attacks.items():
@@ -285,7 +285,7 @@ def false_positives(bank: Bank, other: Bank, keys: int, say: Any) -> tuple[Any, 
     draw = np.random.default_rng(5)
     some = [m for m in bank.reference.carriers if m.endswith(("q_proj", "v_proj"))]
     small = watermark.Reference(bank.reference.scale, {m: bank.reference.carriers[m] for m in some})
-    attacks = watermark_attacks.factors(other.copy(0), lambda b: b)
+    attacks = watermark_attacks.factors(other.copy(0), lambda b: b, bank.trained.sensitivity)
     pairs = {
         name: attacks[name](bank.copy(n % (len(bank.keys) - 1)), draw)
         for n, name in enumerate(
