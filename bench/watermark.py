@@ -6,7 +6,7 @@ Two adapters on every matrix of the model (rank 8), by the private training of 4
 people each at ε = 2 (δ = 1e-5, per person, zero-out) and by plain training on the same records. 50
 recipients. z is the best of the detector's variants; the bars ask for z >= 8 of the true recipient
 and for nobody else above 5. A mark grows with the square root of the coordinates that are left, so
-time is saved where it only makes the test harder: attacks on merged weights are done in 4 of the 30
+time is saved where it only makes the test harder: attacks on merged weights are done in 2 of the 30
 layers, those on factors in every fifth, and only the ones that hurt the mark most in more. Marks
 are shaped on 16 public records as a release's are, on which no copy is judged. Training is kept in
 --state.
