@@ -6,10 +6,10 @@ Two adapters on every matrix of the model (rank 8), by the private training of 4
 people each at ε = 2 (δ = 1e-5, per person, zero-out) and by plain training on the same records. 50
 recipients. z is the best of the detector's variants; the bars ask for z >= 8 of the true recipient
 and for nobody else above 5. A mark grows with the square root of the coordinates that are left, so
-time is saved where it only makes the test harder: attacks on merged weights are done in 2 of the 30
-layers, those on factors in every fifth, and only the ones that hurt the mark most in more. Marks
-are shaped on 16 public records as a release's are, on which no copy is judged. Training is kept in
---state.
+time is saved where it only makes the test harder: attacks on merged weights are done in the
+attention matrices of 4 of the 30 layers, those on factors in every fifth layer, and only the ones
+that hurt the mark most in more. Marks are shaped on 16 public records as a release's are, on which
+no copy is judged. Training is kept in --state.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _measure(bank: Bank, other: Bank, task: Any, given: Any, say: Any) -> tuple[
     model = task.base.model
     folder = task.base.folder.path
     base, config = mark_files.tensors(folder), mark_files.config(folder)
-    copies = len(bank.keys) - 1
+    copies = min(given.copies or RECIPIENTS, len(bank.keys) - 1)
     figures: dict[str, Any] = {"dimensions": bank.reference.dimensions}
     bars: dict[str, Bar] = {}
     parts = {
@@ -235,6 +235,7 @@ def main() -> None:
     options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options.add_argument("--adapters", nargs="+", default=["private", "open"])
     options.add_argument("--recipients", type=int, default=RECIPIENTS)
+    options.add_argument("--copies", type=int, help="attack only so many copies; else all")
     options.add_argument("--state", type=Path, help="folder of trained adapters, to go on later")
     given = options.parse_args()
     figures: dict[str, Any] = {}

@@ -145,11 +145,11 @@ def single(bank: Bank, other: Bank, copies: int, say: Any) -> Tally:
 
 
 def merged(bank: Bank, other: Bank, base: mark_files.Tensors, copies: int, say: Any) -> Tally:
-    """Every attack on merged weights, in two layers."""
+    """Every attack on merged weights, in the attention matrices of four layers."""
     draw, tally = np.random.default_rng(2), Tally.empty()
     layers = sorted({layer_of(m) for m in bank.reference.carriers})
-    few = set(layers[:: max(1, len(layers) // 2)][:2])
-    modules = [m for m in bank.reference.carriers if layer_of(m) in few]
+    few = set(layers[:: max(1, len(layers) // 4)][:4])
+    modules = [m for m in bank.reference.carriers if layer_of(m) in few and "self_attn" in m]
     weights = {m: base[f"{m}.weight"]() for m in modules}
     strange = other.copy(0)
     theirs = {m: other.trained.scale * strange[0][m] @ strange[1][m] for m in modules}
