@@ -28,10 +28,10 @@ Float64 = npt.NDArray[np.float64]
 
 OWNER_ENERGY = 0.16  # share of the mark's energy; the recipient's mark has the rest
 STRENGTH = 0.05
-_LOUD_SHARE = (
-    4  # of so many directions of a module, the one to which the loss reacts most is spared
-)
+_LOUD_SHARE = 4  # of so many directions of a module, the one a loss reacts to most is spared
 _LOUD_KEPT = 0.125  # what is left of the mark there: not nothing, or a thief would keep only those
+# Share of ΔW's energy in those directions above which they are not spared: an even spread is 0.25.
+_LOUD_MOST = 0.35
 _WORST_CONDITION = 1e5  # beyond it, the basis of A would depend on the LAPACK at hand
 _DETECTOR = ("chips.py", "mark_detect.py", "mark_register.py", "watermark.py")
 
@@ -115,7 +115,8 @@ def mark(
         sensitivity: module -> second moments (rank, rank) of the gradient of a loss on *public*
             records by B. The quarter of each module's directions to which that loss reacts most
             then carries an eighth of the amplitude and the others carry more, so that a copy's
-            loss moves less. Detection needs none of this: the chips are the same.
+            loss moves less; but not where ΔW itself lies in those directions, since whoever cuts
+            its rank would keep no others. Detection needs none of this: the chips are the same.
 
     Guarantees: names, shapes and dtype of B, in C order; ‖ΔW' - ΔW‖ is about strength · ‖ΔW‖ in
         each module; modules of zero norm are returned as they are; equal input, equal bits.
@@ -222,6 +223,8 @@ def _sparing(carrier: Carrier, moments: npt.NDArray[np.floating]) -> Float64:
     _, directions = np.linalg.eigh(back @ moments.astype(np.float64) @ back.T)
     count = rank // _LOUD_SHARE
     loud = directions[:, rank - count :]
+    if not np.sum((carrier.g @ loud) ** 2) <= _LOUD_MOST * np.sum(carrier.g**2):
+        return np.eye(rank)
     left = np.eye(rank) - (1.0 - _LOUD_KEPT) * (loud @ loud.T)
     result: Float64 = left * sqrt(rank / (rank - count * (1.0 - _LOUD_KEPT**2)))
     return result

@@ -75,6 +75,15 @@ def test_what_is_left_in_the_spared_directions_still_answers() -> None:
     assert anna.z > 8
 
 
+def test_a_module_that_lies_in_the_loud_directions_is_marked_as_before() -> None:
+    space, _ = np.linalg.qr(LOUD)
+    b = {n: (x @ (0.3 * np.eye(RANK) + space @ space.T)).astype(np.float32) for n, x in B.items()}
+    found = watermark.Reference.of(b, A, SCALE)
+    same = watermark.mark(found, owner=OWNER, recipient=ANNA)
+    for name, x in marked(found, LOUD).items():
+        np.testing.assert_allclose(x, same[name], atol=1e-6)
+
+
 def test_a_rank_below_four_is_marked_as_before() -> None:
     b = {n: np.ascontiguousarray(x[:, :3]) for n, x in B.items()}
     found = watermark.Reference.of(b, {n: x[:3] for n, x in A.items()}, SCALE)
