@@ -132,7 +132,12 @@ def factors(
 
 
 # In one of so many layers, since more only help the mark; the ones that hurt it most in more.
-LAYERS = {"noise 300 %": 1, "noise 200 %": 2, "SVD rank 2, noise 100 %, int4": 2}
+LAYERS = {
+    "noise 300 %": 1,
+    "noise 200 %": 2,
+    "SVD rank 2, noise 100 %, int4": 1,
+    "factors averaged with another adapter's": 1,  # that of the private one is five times as large
+}
 OTHERS = 5
 
 
