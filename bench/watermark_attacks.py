@@ -136,7 +136,6 @@ LAYERS = {
     "noise 300 %": 1,
     "noise 200 %": 2,
     "SVD rank 2, noise 100 %, int4": 1,
-    "factors averaged with another adapter's": 1,  # that of the private one is five times as large
 }
 OTHERS = 5
 

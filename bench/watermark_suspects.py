@@ -58,6 +58,15 @@ class Bank:
             {m: c.a for m, c in self.reference.carriers.items()},
         )
 
+    def as_large(self, other: Bank) -> watermark_attacks.Pair:
+        """A copy of another adapter, each module scaled to the size that it has here.
+
+        To merge with one that is several times as large is to throw this one away.
+        """
+        b, a = other.copy(0)
+        sizes = {m: np.linalg.norm(c.b) for m, c in self.reference.carriers.items()}
+        return {m: x * np.float32(sizes[m] / np.linalg.norm(x)) for m, x in b.items()}, a
+
     def z(self, found: Mapping[str, mark_detect.Residual]) -> np.ndarray:
         """Best z of every key; the same sums as `mark_detect.scores`, of chips at hand."""
         best = np.full(len(self.keys), -np.inf)
@@ -126,7 +135,7 @@ def single(bank: Bank, other: Bank, copies: int, say: Any) -> Tally:
         theirs = watermark.Reference.of(b, bank.trained.a, bank.trained.scale)
         return watermark.mark(theirs, owner=strange[0], recipient=strange[1], strength=0.5)
 
-    strange_copy = other.copy(0)
+    strange_copy = bank.as_large(other)
     attacks = watermark_attacks.factors(strange_copy, overwrite, bank.trained.sensitivity)
     for number in range(copies):
         pair = bank.copy(number)
@@ -145,13 +154,16 @@ def single(bank: Bank, other: Bank, copies: int, say: Any) -> Tally:
 
 
 def merged(bank: Bank, other: Bank, base: mark_files.Tensors, copies: int, say: Any) -> Tally:
-    """Every attack on merged weights, in the attention matrices of four layers."""
+    """Every attack on merged weights, in the attention matrices of four layers.
+
+    Merges with another adapter are done in all matrices of these layers.
+    """
     draw, tally = np.random.default_rng(2), Tally.empty()
     layers = sorted({layer_of(m) for m in bank.reference.carriers})
     few = set(layers[:: max(1, len(layers) // 4)][:4])
-    modules = [m for m in bank.reference.carriers if layer_of(m) in few and "self_attn" in m]
+    modules = [m for m in bank.reference.carriers if layer_of(m) in few]
     weights = {m: base[f"{m}.weight"]() for m in modules}
-    strange = other.copy(0)
+    strange = bank.as_large(other)
     theirs = {m: other.trained.scale * strange[0][m] @ strange[1][m] for m in modules}
     attacks = watermark_attacks.merged(theirs)
     for number in range(copies):
@@ -164,7 +176,8 @@ def merged(bank: Bank, other: Bank, base: mark_files.Tensors, copies: int, say: 
                 delta = w - weights[m]
                 return mark_detect.Part(delta=delta, known=(w != 0) & (delta != 0))
 
-            suspect = {m: (lambda m=m: part(m)) for m in modules}
+            some = [m for m in modules if "another" in name or "self_attn" in m]
+            suspect = {m: (lambda m=m: part(m)) for m in some}
             tally.add(name, bank.z(mark_detect.residuals(suspect, bank.reference)), [number])
         say(f"{bank.trained.name}: merged copy {number + 1} of {copies}")
         if number % 10 == 9:
