@@ -297,8 +297,11 @@ def _print_committed(made: Committed, receipts: tuple[Receipt, ...]) -> None:
     typer.echo(
         f"commitment: {made.time:%Y-%m-%d %H:%M:%SZ}, entry {made.index}; inclusion proof of "
         f"{len(made.proof)} hashes to root {made.root[:16]}… of {made.size} entries holds; "
-        f"cosigned by {', '.join(made.witnesses) or 'nobody'}"
+        f"cosigned by {', '.join(made.witnesses) or 'nobody'}; reference, basis and table are "
+        "those of the log"
     )
+    if not made.same_detector:
+        typer.echo("detector: another version of the code than was committed to; both are public")
     for receipt in receipts:
         typer.echo(
             f"receipt: {receipt.recipient} signed for its copy of {receipt.what} at "

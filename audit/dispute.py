@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from audit import chips, digests, mark_detect, mark_evidence, mark_files, mark_suspect
+from audit import chips, digests, mark_detect, mark_evidence, mark_files, mark_suspect, watermark
 from audit.errors import AuditError
 from audit.mark_detect import Detection
 from audit.mark_evidence import Committed, Receipt
@@ -74,11 +74,12 @@ def disclose(keys: Keys, recipient: str, *, half: int, number: int | None, out: 
         )
     if out.exists():
         raise AuditError(f"{out} exists; choose another folder", code="exists", exit_code=2)
-    tensors = {}
-    for module, carrier in references[chosen].carriers.items():
-        if chips.half_of(module) == half:
-            tensors[f"{module}.B"] = np.ascontiguousarray(carrier.b)
-            tensors[f"{module}.A"] = np.ascontiguousarray(carrier.a)
+    carriers = references[chosen].carriers
+    tensors = watermark.half_arrays(
+        {module: np.ascontiguousarray(carrier.b) for module, carrier in carriers.items()},
+        {module: np.ascontiguousarray(carrier.a) for module, carrier in carriers.items()},
+        half,
+    )
     if not tensors:
         raise AuditError(
             "that half marks no module of this adapter; open the other", code="empty-half",
@@ -114,8 +115,9 @@ def repeat(
     """Repeat the test with an opened half, against the commitment in a bundle's log.
 
     Raises:
-        AuditError: the opening does not open the logged commitment (`key-uncommitted`), the
-            artefact is older (`artefact-older`), or a file is missing or damaged.
+        AuditError: the opening does not open the logged commitment (`key-uncommitted`), its
+            reference is not what the log holds (`reference-uncommitted`), the artefact is older
+            (`artefact-older`), or a file is missing or damaged.
     """
     document, half, reference = _read(opening)
     logs = mark_evidence.from_bundle(bundle)
@@ -127,6 +129,7 @@ def repeat(
             "been made to fit the artefact",
             code="key-uncommitted",
         )
+    mark_evidence.check_half(logs, document["release"], half.half, document["reference_digest"])
     mark_evidence.check_age(committed, published)
     opened = mark_suspect.read(suspect, reference, base)
     found = mark_detect.residuals(opened.parts, reference)
@@ -168,7 +171,11 @@ def _read(folder: Path) -> tuple[dict[str, str], chips.Opening, Reference]:
             str(document["other"]),
         )
         scale, expected = float(document["scale"]), str(document["reference_digest"])
-        names = {"release": str(document["release"]), "recipient": str(document["recipient"])}
+        names = {
+            "release": str(document["release"]),
+            "recipient": str(document["recipient"]),
+            "reference_digest": expected,
+        }
     except OSError as error:
         raise AuditError(
             f"{path} cannot be read ({error.strerror}); check the path",

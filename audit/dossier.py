@@ -88,6 +88,7 @@ def _body(trace: Trace, artefact: str, digest: str, written: str) -> Iterator[st
         "bound times the number of tests. "
         f"From z = {ATTRIBUTION:g} on a recipient is named; {GROUND:g} would stand even if 2^128 "
         f"keys had been tried; between {SUSPICION:g} and {ATTRIBUTION:g} nothing is said. The "
+        "file's weights were needed: nothing of this can be seen in what a model answers. The "
         "method is symmetric: the coordinator could have made any copy itself. That a copy left "
         "the recipient follows only together with its signed receipt and with two people holding "
         "the coordinator's key. The commitment's time is the coordinator's clock; witnesses who "
@@ -173,6 +174,13 @@ def _committed(trace: Trace) -> str:
         ("signed root", f"<code>{escape(made.root)}</code>"),
         ("leaf", f"<code>{escape(made.leaf)}</code>"),
         ("cosigned by", escape(", ".join(made.witnesses) or "nobody")),
+        ("unmarked adapter", "it, its basis and the table of chips are those that the log holds"),
+        (
+            "detector",
+            "the code that was committed to"
+            if made.same_detector
+            else "another version of the code than was committed to; both are public",
+        ),
     ]
     for receipt in trace.receipts:
         rows.append(

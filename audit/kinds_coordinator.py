@@ -80,7 +80,10 @@ KINDS: Mapping[str, Table] = {
         {"broadcasts": OneOf(("unmarked",))},
     ),
     # What each site gets as the start of a round; its own statement names the same digest.
-    "broadcast-marked": Table({"input_adapter": DIGEST, "copies": ListOf(_COPY, distinct=True)}),
+    "broadcast-marked": Table(
+        {"input_adapter": DIGEST, "copies": ListOf(_COPY, distinct=True)},
+        {"reference_halves": ListOf(DIGEST)},
+    ),
     "watermark-committed": Table(
         {
             "reference_digest": DIGEST,
@@ -89,7 +92,10 @@ KINDS: Mapping[str, Table] = {
             "detector_digest": DIGEST,
             "strength": DECIMAL,
             "commitments": ListOf(_COMMITMENT, distinct=True),
-        }
+        },
+        # Digests of the modules of even and of odd layers, so that one half can be opened alone; of
+        # the product that copies are made of, where other arrays than its B were trained.
+        {"reference_halves": ListOf(DIGEST), "product_digest": DIGEST},
     ),
     "watermark-embedded": Table({"copies": ListOf(_COPY, distinct=True)}),
     "evaluation": Table({"data": TEXT, "records": COUNT, "base": _SCORES, "released": _SCORES}),

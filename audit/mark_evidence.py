@@ -1,8 +1,10 @@
 """What a log says about a key: committed to when, under which head, and who signed for the copy.
 
-A score is evidence only against a key that was fixed beforehand. A key that the log does not know,
-that is not bound to the log's head, or that is younger than the artefact is refused here, with its
-reason, before anything is said about the artefact.
+A score is evidence only against a key and an unmarked reference that were fixed beforehand. A key
+that the log does not know, that is not bound to the log's head, or that is younger than the
+artefact is refused here, with its reason, before anything is said about the artefact. So is a
+reference or a basis that the log does not hold: whoever may choose it can make any file answer to
+any key, by subtracting the key's chips from the file.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from audit import bundle as bundles
+from audit import chips, merkle, note, verify_bytes, verify_log, watermark
 from audit import keys as party_keys
-from audit import merkle, note, verify_bytes, verify_log
 from audit.bundle import Bundle, Source
 from audit.errors import AuditError
 from audit.evidence import Collector, LogView
@@ -22,6 +24,8 @@ from audit.keys import PublicKeys
 from audit.mark_keys import Keys
 
 OWNER_ROW = "owner"
+# kind of entry -> its field with the digest of an unmarked adapter
+_REFERENCES = {"broadcast-marked": "input_adapter", "watermark-committed": "reference_digest"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class Committed:
         witnesses: who cosigned that checkpoint.
         commitments: recipient (`owner` for the common key) -> commitment.
         strength: as committed to.
+        same_detector: whether the code that tests is the code that was committed to, byte for
+            byte; a later version of it may be as good, and is public.
     """
 
     run: str
@@ -51,6 +57,7 @@ class Committed:
     witnesses: tuple[str, ...]
     commitments: dict[str, str]
     strength: str
+    same_detector: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,8 @@ def check(logs: Logs, keys: Keys, *, published: datetime | None = None) -> Commi
     Raises:
         AuditError: with code `key-uncommitted`, `key-unbound` or `artefact-older`: the log does
             not know a key, it is not bound to the head before its commitment, or the artefact was
-            seen before it.
+            seen before it; with `reference-uncommitted`: the unmarked adapter, its basis or the
+            table of chips is another than the log holds.
     """
     committed = commitment_of(logs, keys.release)
     for key in keys.all:
@@ -140,7 +148,53 @@ def check(logs: Logs, keys: Keys, *, published: datetime | None = None) -> Commi
             code="key-unbound",
         )
     check_age(committed, published)
+    _check_material(logs, keys)
     return committed
+
+
+def check_half(logs: Logs, run: str, half: int, digest: str) -> None:
+    """Check that one half of an unmarked reference is what the log holds the digest of.
+
+    Raises:
+        AuditError: with code `reference-uncommitted`: it is not.
+    """
+    known = {
+        halves[half]
+        for kind in _REFERENCES
+        for _, event in logs.coordinator.of(kind, run)
+        if len(halves := event.fields.get("reference_halves", ())) == len(chips.HALVES)
+    }
+    if digest not in known:
+        raise _uncommitted("the unmarked reference that was opened")
+
+
+def _check_material(logs: Logs, keys: Keys) -> None:
+    ((_, fixed),) = logs.coordinator.of("watermark-keys", keys.release)
+    if watermark.basis_digest(keys.basis()) != fixed.fields["basis_digest"]:
+        raise _uncommitted("the basis beside the keys")
+    if chips.table_digest() != fixed.fields["table_digest"]:
+        raise _uncommitted("the table of chips of this version")
+    known = {
+        event.fields[name]
+        for kind, name in (*_REFERENCES.items(), ("aggregation", "output_adapter"))
+        for _, event in logs.coordinator.of(kind, keys.release)
+    }
+    known |= {
+        event.fields["product_digest"]
+        for _, event in logs.coordinator.of("watermark-committed", keys.release)
+        if "product_digest" in event.fields
+    }
+    for number, digest in keys.reference_digests().items():
+        if digest not in known:
+            raise _uncommitted(f"the unmarked reference of round {number}")
+
+
+def _uncommitted(what: str) -> AuditError:
+    return AuditError(
+        f"{what} is not what the log holds, so it may have been made to fit the artefact; only "
+        "the files of the run count",
+        code="reference-uncommitted",
+    )
 
 
 def check_age(committed: Committed, published: datetime | None) -> None:
@@ -163,8 +217,6 @@ def check_derived(keys: Keys, master: bytes, origin: str) -> None:
     Raises:
         AuditError: with code `key-ground`: one does not.
     """
-    from audit import chips
-
     for key in keys.all:
         made = chips.derive(
             master, origin=origin, size=keys.tree_size, root=keys.tree_root,
@@ -207,6 +259,7 @@ def commitment_of(logs: Logs, run: str) -> Committed:
         witnesses=tuple(sorted(log.cosigned_by)),
         commitments={r["recipient"]: r["commitment"] for r in event.fields["commitments"]},
         strength=event.fields["strength"],
+        same_detector=event.fields["detector_digest"] == watermark.detector_digest(),
     )
 
 

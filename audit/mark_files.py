@@ -1,7 +1,8 @@
 """Reads what may be a stolen copy, without any ML library: adapters, merged models, single tensors.
 
-safetensors (float64 to bfloat16, 8-bit integers with their scales) is read in place, tensor by
-tensor; GGUF (Q8_0, Q4_0, Q4_1 and what else the package `gguf` knows) through that package.
+safetensors (float64 to bfloat16, 8-bit integers with their scales, 4 bits of bitsandbytes) is read
+in place, tensor by tensor; GGUF (Q8_0, Q4_0, Q4_1 and what else the package `gguf` knows) through
+that package.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from audit import mark_int4
 from audit.errors import AuditError
 from audit.watermark import Float32
 
@@ -137,14 +139,19 @@ def _safetensors(path: Path) -> dict[str, Callable[[], Float32]]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise _not_safetensors(path) from None
     result: dict[str, Callable[[], Float32]] = {}
+    reads = {name: read for name, (_, read) in found.items()}
     for name, (kind, read) in found.items():
-        if kind == "I8":
+        if mark_int4.beside(name):
+            continue
+        if kind == "U8" and (four := mark_int4.reader(path, name, reads)) is not None:
+            result[name] = four
+        elif kind == "I8":
             result[name] = _scaled(path, name, read, found)
         elif kind != "U8" and not name.endswith((".SCB", "_scale", ".scale")):
             result[name] = read
     if not result:
         raise AuditError(
-            f"{path} holds no tensors of float64 to bfloat16 or int8; convert it first",
+            f"{path} holds no tensors of float64 to bfloat16, int8 or nf4; convert it first",
             code="bad-dtype",
         )
     return result

@@ -114,24 +114,21 @@ class Keys:
         """
         return {name: read() for name, read in mark_files.tensors(self.folder / BASIS_FILE).items()}
 
-    def keep_reference(
-        self, number: int, b: Mapping[str, Float32], a: Mapping[str, Float32] | None = None
-    ) -> None:
+    def keep_reference(self, number: int, arrays: Mapping[str, Float32]) -> None:
         """Keep the unmarked adapter that the copies of a round are made of.
 
         Args:
             number: the round.
-            b: "<module>.B" -> (out, rank).
-            a: "<module>.A" -> (rank, in), where it is not the public basis.
+            arrays: "<module>.B" -> (out, rank), and "<module>.A" -> (rank, in) where A is not the
+                public basis.
 
         Raises:
             AuditError: another one was kept for that round before.
         """
         path = self.folder / f"reference-{number}.safetensors"
-        b = {**b, **(a or {})}
         if path.exists():
             kept = {name: read() for name, read in mark_files.tensors(path).items()}
-            if digests.arrays_digest(kept) != digests.arrays_digest(b):
+            if digests.arrays_digest(kept) != digests.arrays_digest(arrays):
                 raise AuditError(
                     f"{path} is another adapter than the one to be marked; restore the newest "
                     "copy of the whole folder",
@@ -139,7 +136,8 @@ class Keys:
                 )
             return
         write_secret(
-            path, safetensors.numpy.save({n: np.ascontiguousarray(b[n]) for n in sorted(b)})
+            path,
+            safetensors.numpy.save({n: np.ascontiguousarray(arrays[n]) for n in sorted(arrays)}),
         )
 
     def references(self) -> dict[int, Reference]:
@@ -148,24 +146,35 @@ class Keys:
         Raises:
             AuditError: none was kept, or one is damaged.
         """
-        basis = self.basis()
+        basis, result = self.basis(), {}
+        for number, path in self._reference_files().items():
+            held = {name: read() for name, read in mark_files.tensors(path).items()}
+            a = {name: array for name, array in held.items() if name.endswith(".A")}
+            b = {name: array for name, array in held.items() if name not in a}
+            result[number] = Reference.of(b, a or basis, self.scale)
+        if not result:
+            raise AuditError(
+                f"{self.folder} holds no unmarked reference, so nothing was marked yet",
+                code="no-reference",
+            )
+        return result
+
+    def reference_digests(self) -> dict[int, str]:
+        """Round -> digest of the unmarked adapter as it lies here, newest first."""
+        return {
+            number: digests.arrays_digest(
+                {name: read() for name, read in mark_files.tensors(path).items()}
+            )
+            for number, path in self._reference_files().items()
+        }
+
+    def _reference_files(self) -> dict[int, Path]:
         found = {
             int(match.group(1)): path
             for path in self.folder.iterdir()
             if (match := _REFERENCE.fullmatch(path.name))
         }
-        if not found:
-            raise AuditError(
-                f"{self.folder} holds no unmarked reference, so nothing was marked yet",
-                code="no-reference",
-            )
-        result = {}
-        for number in sorted(found, reverse=True):
-            held = {name: read() for name, read in mark_files.tensors(found[number]).items()}
-            a = {name: array for name, array in held.items() if name.endswith(".A")}
-            b = {name: array for name, array in held.items() if name not in a}
-            result[number] = Reference.of(b, a or basis, self.scale)
-        return result
+        return dict(sorted(found.items(), reverse=True))
 
 
 def create(

@@ -28,6 +28,10 @@ Float64 = npt.NDArray[np.float64]
 
 OWNER_ENERGY = 0.16  # share of the mark's energy; the recipient's mark has the rest
 STRENGTH = 0.05
+_LOUD_SHARE = 4  # of so many directions of a module, the one a loss reacts to most is spared
+_LOUD_KEPT = 0.125  # what is left of the mark there: not nothing, or a thief would keep only those
+# Share of ΔW's energy in those directions above which they are not spared: an even spread is 0.25.
+_LOUD_MOST = 0.35
 _WORST_CONDITION = 1e5  # beyond it, the basis of A would depend on the LAPACK at hand
 _DETECTOR = ("chips.py", "mark_detect.py", "mark_register.py", "watermark.py")
 
@@ -93,7 +97,12 @@ class Reference:
 
 
 def mark(
-    reference: Reference, *, owner: bytes, recipient: bytes, strength: float = STRENGTH
+    reference: Reference,
+    *,
+    owner: bytes,
+    recipient: bytes,
+    strength: float = STRENGTH,
+    sensitivity: Mapping[str, npt.NDArray[np.floating]] | None = None,
 ) -> dict[str, Float32]:
     """Return B with the owner's and the recipient's mark; A is not changed by marking.
 
@@ -103,12 +112,18 @@ def mark(
         recipient: 32-byte subkey of this copy.
         strength: norm of the mark over the norm of ΔW, per module; a public constant. Tuning it
             on private data would cost privacy.
+        sensitivity: module -> second moments (rank, rank) of the gradient of a loss on *public*
+            records by B. The quarter of each module's directions to which that loss reacts most
+            then carries an eighth of the amplitude and the others carry more, so that a copy's
+            loss moves less; but not where ΔW itself lies in those directions, since whoever cuts
+            its rank would keep no others. Detection needs none of this: the chips are the same.
 
     Guarantees: names, shapes and dtype of B, in C order; ‖ΔW' - ΔW‖ is about strength · ‖ΔW‖ in
         each module; modules of zero norm are returned as they are; equal input, equal bits.
 
     Raises:
-        AuditError: a key has the wrong length, or there is no module to mark.
+        AuditError: a key has the wrong length, there is no module to mark, or `sensitivity` is not
+            finite or does not fit.
     """
     if not 0.0 < strength <= 1.0:
         raise AuditError(
@@ -133,6 +148,8 @@ def mark(
         chip += np.multiply(second, np.float32(sqrt(1.0 - OWNER_ENERGY)))
         # B' = B + (amplitude / scale) · chips · R⁻¹, so that B' A moves by chips · Vᵀ.
         turn = np.linalg.inv(carrier.r) * (strength * carrier.amplitude / reference.scale)
+        if sensitivity is not None and module in sensitivity:
+            turn = _sparing(carrier, sensitivity[module]) @ turn
         # In C order: safetensors writes memory as it lies.
         marked[carrier.name] = np.ascontiguousarray(
             carrier.b + chip.astype(np.float64) @ turn, dtype=np.float32
@@ -143,6 +160,23 @@ def mark(
 def basis_digest(a: Mapping[str, Float32]) -> str:
     """Digest of the A arrays, which determine the coordinates that carry the mark."""
     return digests.arrays_digest({module: rows for module, (_, rows) in by_module(a, "A").items()})
+
+
+def half_digests(b: Mapping[str, Float32], a: Mapping[str, Float32]) -> list[str]:
+    """Digests of the even and of the odd modules' unmarked B and A, for an arbiter to check."""
+    return [digests.arrays_digest(half_arrays(b, a, half)) for half in chips.HALVES]
+
+
+def half_arrays(
+    b: Mapping[str, Float32], a: Mapping[str, Float32], half: int
+) -> dict[str, Float32]:
+    """`module.B` and `module.A` of the modules that one half of a subkey marks."""
+    return {
+        f"{module}.{side}": array
+        for side, arrays in (("A", a), ("B", b))
+        for module, (_, array) in by_module(arrays, side).items()
+        if chips.half_of(module) == half
+    }
 
 
 def detector_digest() -> str:
@@ -175,6 +209,25 @@ def by_module(arrays: Mapping[str, Float32], factor: str) -> dict[str, tuple[str
             )
         found[module] = (name, array)
     return found
+
+
+def _sparing(carrier: Carrier, moments: npt.NDArray[np.floating]) -> Float64:
+    """What chips are multiplied by so that they spare the loud directions, at the same energy."""
+    rank = carrier.r.shape[0]
+    if moments.shape != (rank, rank) or not np.isfinite(moments).all():
+        raise AuditError(
+            f"the sensitivity of {carrier.name} is no finite matrix of its rank; measure it again",
+            code="bad-sensitivity",
+        )
+    back = np.linalg.inv(carrier.r)  # a gradient by B, times R⁻ᵀ, is one by g
+    _, directions = np.linalg.eigh(back @ moments.astype(np.float64) @ back.T)
+    count = rank // _LOUD_SHARE
+    loud = directions[:, rank - count :]
+    if not np.sum((carrier.g @ loud) ** 2) <= _LOUD_MOST * np.sum(carrier.g**2):
+        return np.eye(rank)
+    left = np.eye(rank) - (1.0 - _LOUD_KEPT) * (loud @ loud.T)
+    result: Float64 = left * sqrt(rank / (rank - count * (1.0 - _LOUD_KEPT**2)))
+    return result
 
 
 def _carrier(module: str, name: str, b: Float32, a: Float32, scale: float) -> Carrier:

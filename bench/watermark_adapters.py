@@ -19,13 +19,14 @@ from safetensors.numpy import load_file, save_file
 from bench import utility
 from client import train as private
 from configs.run import Run
-from model import adapter, frozen, prompts
+from model import adapter, frozen, prompts, sensitivity
 from model import base as base_model
 from model.labels import Labels
 from server import aggregate, plans
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SEED = 7
+SHAPING = 16
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -37,10 +38,17 @@ class Trained:
     b: Arrays
     a: Arrays
     scale: float
+    sensitivity: Arrays
 
 
+@dataclass
 class Task(utility.Task):
-    """A task of `bench/utility.py` whose adapter is on every matrix."""
+    """A task of `bench/utility.py` whose adapter is on every matrix.
+
+    `public` are the coordinator's records on which marks are shaped; no copy is judged on them.
+    """
+
+    public: Sequence[utility.Row] = ()
 
     def run(self, epsilon: float, institutions: Sequence[str]) -> Run:
         run = super().run(epsilon, institutions)
@@ -55,11 +63,13 @@ def read(data: Path, model: str, *, people: int, test_records: int, exact: bool 
     `exact` loads the model in float32: rounding to bfloat16 would hide what a mark costs.
     """
     found = utility.read(
-        utility.SETS["multidogo"], data, model, most=people, test_records=test_records
+        utility.SETS["multidogo"], data, model, most=people, test_records=SHAPING + test_records
     )
     if exact:
         found.base = base_model.load(found.base.folder, precision="float32")
-    return Task(**{name: getattr(found, name) for name in found.__dataclass_fields__})
+    task = Task(**{name: getattr(found, name) for name in found.__dataclass_fields__})
+    task.public, task.test = task.test[:SHAPING], task.test[SHAPING:]
+    return task
 
 
 def train(task: Task, name: str, keep: Path, say: Callable[[str], None], *, steps: int) -> Trained:
@@ -77,7 +87,22 @@ def train(task: Task, name: str, keep: Path, say: Callable[[str], None], *, step
         b = _privately(task, model, plan, say) if name == "private" else _openly(task, model, steps)
         save_file({key: np.ascontiguousarray(x) for key, x in b.items()}, keep)
     adapter.write(model, b)
-    return Trained(name, b, a, spec.scale)
+    return Trained(name, b, a, spec.scale, _sensitivity(task, model, keep))
+
+
+def _sensitivity(task: Task, model: Any, keep: Path) -> Arrays:
+    """What `server/evaluate.py` measures before a release is marked."""
+    kept = keep.with_suffix(".sensitivity")
+    if kept.exists():
+        return load_file(kept)
+    labels = Labels.of(task.base, task.labels)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lora_B" in name)
+    found = sensitivity.second_moments(
+        model, task.base, task.public, labels=labels, max_tokens=task.chosen.max_tokens
+    )
+    save_file({name: np.ascontiguousarray(x) for name, x in found.items()}, kept)
+    return found
 
 
 def _privately(task: Task, model: Any, plan: Any, say: Callable[[str], None]) -> Arrays:
@@ -130,17 +155,28 @@ def tune(
         optimizer.zero_grad()
 
 
-def loss(task: Task, model: Any, b: Arrays) -> float:
-    """Mean loss over the test records with the adapter `b`, in float32."""
+def losses(task: Task, model: Any, b: Arrays, *, chosen: bool = True) -> np.ndarray:
+    """Loss of each test record with the adapter `b`, in float32.
+
+    Of the choice among the labels, or with `chosen` false of the response's tokens.
+    """
     adapter.write(model, b)
-    labels = Labels.of(task.base, task.labels)
-    examples = [
-        prompts.encode(task.base, ask, answer, max_tokens=task.chosen.max_tokens)
-        for ask, answer in task.test
-    ]
+    labels = Labels.of(task.base, task.labels) if chosen else None
+    examples = sorted(
+        (
+            prompts.encode(task.base, ask, answer, max_tokens=task.chosen.max_tokens)
+            for ask, answer in task.test
+        ),
+        key=lambda example: example.tokens,
+    )
     with torch.inference_mode():
         found = [
             prompts.loss(model, examples[at : at + 16], labels=labels)
             for at in range(0, len(examples), 16)
         ]
-    return float(torch.cat([x.double() for x in found]).mean())
+    return torch.cat([x.double() for x in found]).numpy()
+
+
+def loss(task: Task, model: Any, b: Arrays) -> float:
+    """Mean of `losses`."""
+    return float(losses(task, model, b).mean())

@@ -34,6 +34,7 @@ class Bank:
     reference: watermark.Reference
     keys: list[bytes]
     chips: Mapping[str, np.ndarray]
+    spare: bool = True
 
     @classmethod
     def of(cls, trained: Trained, count: int) -> Bank:
@@ -48,11 +49,23 @@ class Bank:
 
     def copy(self, number: int) -> watermark_attacks.Pair:
         """One recipient's copy, by module."""
-        marked = watermark.mark(self.reference, owner=self.keys[0], recipient=self.keys[1 + number])
+        marked = watermark.mark(
+            self.reference, owner=self.keys[0], recipient=self.keys[1 + number],
+            sensitivity=self.trained.sensitivity if self.spare else None,
+        )  # fmt: skip
         return (
             {name.removesuffix(".B"): x for name, x in marked.items()},
             {m: c.a for m, c in self.reference.carriers.items()},
         )
+
+    def as_large(self, other: Bank) -> watermark_attacks.Pair:
+        """A copy of another adapter, each module scaled to the size that it has here.
+
+        To merge with one that is several times as large is to throw this one away.
+        """
+        b, a = other.copy(0)
+        sizes = {m: np.linalg.norm(c.b) for m, c in self.reference.carriers.items()}
+        return {m: x * np.float32(sizes[m] / np.linalg.norm(x)) for m, x in b.items()}, a
 
     def z(self, found: Mapping[str, mark_detect.Residual]) -> np.ndarray:
         """Best z of every key; the same sums as `mark_detect.scores`, of chips at hand."""
@@ -122,15 +135,15 @@ def single(bank: Bank, other: Bank, copies: int, say: Any) -> Tally:
         theirs = watermark.Reference.of(b, bank.trained.a, bank.trained.scale)
         return watermark.mark(theirs, owner=strange[0], recipient=strange[1], strength=0.5)
 
-    strange_copy = other.copy(0)
-    attacks = watermark_attacks.factors(strange_copy, overwrite)
+    strange_copy = bank.as_large(other)
+    attacks = watermark_attacks.factors(strange_copy, overwrite, bank.trained.sensitivity)
     for number in range(copies):
         pair = bank.copy(number)
-        some = [m for m in pair[0] if layer_of(m) % 3 == 0]
-        few = {m: pair[0][m] for m in some}, {m: pair[1][m] for m in some}
         for name, attack in attacks.items():
-            whole = name in watermark_attacks.HARDEST
-            tally.add(name, bank.test(attack(pair if whole else few, draw)), [number])
+            each = watermark_attacks.LAYERS.get(name, watermark_attacks.OTHERS)
+            some = [m for m in pair[0] if layer_of(m) % each == 0]
+            few = {m: pair[0][m] for m in some}, {m: pair[1][m] for m in some}
+            tally.add(name, bank.test(attack(few, draw)), [number])
         for name, modules in watermark_attacks.thefts(sorted(pair[0])).items():
             part = tuple({m: side[m] for m in modules} for side in pair)
             tally.add(name, bank.test(part), [number])
@@ -141,13 +154,16 @@ def single(bank: Bank, other: Bank, copies: int, say: Any) -> Tally:
 
 
 def merged(bank: Bank, other: Bank, base: mark_files.Tensors, copies: int, say: Any) -> Tally:
-    """Every attack on merged weights, in every fourth layer."""
+    """Every attack on merged weights, in the attention matrices of four layers.
+
+    Merges with another adapter are done in all matrices of these layers.
+    """
     draw, tally = np.random.default_rng(2), Tally.empty()
     layers = sorted({layer_of(m) for m in bank.reference.carriers})
     few = set(layers[:: max(1, len(layers) // 4)][:4])
     modules = [m for m in bank.reference.carriers if layer_of(m) in few]
     weights = {m: base[f"{m}.weight"]() for m in modules}
-    strange = other.copy(0)
+    strange = bank.as_large(other)
     theirs = {m: other.trained.scale * strange[0][m] @ strange[1][m] for m in modules}
     attacks = watermark_attacks.merged(theirs)
     for number in range(copies):
@@ -160,7 +176,8 @@ def merged(bank: Bank, other: Bank, base: mark_files.Tensors, copies: int, say: 
                 delta = w - weights[m]
                 return mark_detect.Part(delta=delta, known=(w != 0) & (delta != 0))
 
-            suspect = {m: (lambda m=m: part(m)) for m in modules}
+            some = [m for m in modules if "another" in name or "self_attn" in m]
+            suspect = {m: (lambda m=m: part(m)) for m in some}
             tally.add(name, bank.z(mark_detect.residuals(suspect, bank.reference)), [number])
         say(f"{bank.trained.name}: merged copy {number + 1} of {copies}")
         if number % 10 == 9:
@@ -281,7 +298,7 @@ def false_positives(bank: Bank, other: Bank, keys: int, say: Any) -> tuple[Any, 
     draw = np.random.default_rng(5)
     some = [m for m in bank.reference.carriers if m.endswith(("q_proj", "v_proj"))]
     small = watermark.Reference(bank.reference.scale, {m: bank.reference.carriers[m] for m in some})
-    attacks = watermark_attacks.factors(other.copy(0), lambda b: b)
+    attacks = watermark_attacks.factors(other.copy(0), lambda b: b, bank.trained.sensitivity)
     pairs = {
         name: attacks[name](bank.copy(n % (len(bank.keys) - 1)), draw)
         for n, name in enumerate(

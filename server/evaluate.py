@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from model.scoring import Scorecard
 
 Progress = Callable[[str, int, int], None]
+Rows = tuple[tuple[str, str], ...]
+_SHAPING = 16  # records; more change the directions that are found only little
+_JUDGED_FOR_EACH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,47 @@ def _row(line: str, path: Path, number: int) -> tuple[str, str]:
             code="evaluation-data",
         )
     return instruction, response
+
+
+def spared(rows: Rows) -> tuple[Rows, Rows]:
+    """Split records: those that the mark is shaped on, and those that the release is judged on.
+
+    So that no copy is judged on what its mark was shaped on; too few records shape nothing.
+    """
+    if len(rows) < _SHAPING * _JUDGED_FOR_EACH:
+        return (), rows
+    return rows[:_SHAPING], rows[_SHAPING:]
+
+
+def sensitivity(plan: Plan, arrays: Mapping[str, Any], rows: Rows) -> dict[str, Any] | None:
+    """To what in the factors `arrays` the loss on the coordinator's public records reacts.
+
+    Reads no institution's record: the adapter is what was aggregated, the records are public or
+    synthetic. None without records.
+
+    Raises:
+        ModelError: the model is not on this machine, or a response is none of the labels.
+    """
+    if not rows:
+        return None
+    from model import adapter, catalog
+    from model import base as base_model
+    from model import sensitivity as reacts
+    from model.labels import Labels
+
+    base = base_model.load(catalog.find(plan.model, expect_digest=plan.model_digest))
+    model = adapter.attach(base, replace(adapter_spec(plan), method="lora"))
+    adapter.write(model, arrays)
+    chosen = plan.training.objective == "label"
+    labels = Labels.of(base, plan.task.labels) if chosen else None
+    known = set(plan.task.labels)
+    return reacts.second_moments(
+        model,
+        base,
+        [row for row in rows if labels is None or row[1] in known],
+        labels=labels,
+        max_tokens=plan.training.max_tokens,
+    )
 
 
 def score(

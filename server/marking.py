@@ -152,6 +152,7 @@ class Marking:
                 "broadcast-marked",
                 {
                     "input_adapter": arrays_digest(start),
+                    "reference_halves": self.half_digests(number),
                     "copies": [
                         {"recipient": name, "adapter_digest": made[name].digest} for name in fresh
                     ],
@@ -161,8 +162,10 @@ class Marking:
             )
         return made
 
-    def mark(self, log: Log, number: int, name: str) -> dict[str, Any]:
-        """The adapter after `number` rounds, marked for one recipient.
+    def mark(
+        self, log: Log, number: int, name: str, sensitivity: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The adapter after `number` rounds, marked for one recipient; see `watermark.mark`.
 
         Raises:
             AuditError: nobody of that name was committed to, or the adapter is all zero.
@@ -175,18 +178,38 @@ class Marking:
                 owner=keys.owner.subkey,
                 recipient=keys.of(name).subkey,
                 strength=keys.strength,
+                sensitivity=sensitivity,
             )
         )
+
+    def half_digests(self, number: int) -> list[str]:
+        """Digests of both halves of the unmarked adapter, so that one can be opened alone."""
+        return watermark.half_digests(*self._product(number))
+
+    def product_digest(self, number: int) -> dict[str, str]:
+        """The field with the digest of the kept reference, where it is not what was trained."""
+        if self.state.plan.adapter.method == MARKED:
+            return {}
+        return {"product_digest": arrays_digest(self._kept(*self._product(number)))}
 
     def reference(self, log: Log, number: int) -> watermark.Reference:
         """The unmarked adapter after `number` rounds, prepared and kept for detection."""
         if self._prepared is None or self._prepared[0] != number:
-            keys, plan = self.commit(log), self.state.plan
-            spec, found = plans.adapter_spec(plan), catalog.find(plan.model)
-            b, a = frozen.product(found, spec, self.state.adapter(number))
-            keys.keep_reference(number, b, a if spec.method == "lora" else None)
+            keys = self.commit(log)
+            b, a = self._product(number)
+            keys.keep_reference(number, self._kept(b, a))
             self._prepared = number, watermark.Reference.of(b, a, keys.scale)
         return self._prepared[1]
+
+    def _product(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        plan = self.state.plan
+        return frozen.product(
+            catalog.find(plan.model), plans.adapter_spec(plan), self.state.adapter(number)
+        )
+
+    def _kept(self, b: Mapping[str, Any], a: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a product no public seed gives: A as well, where it was trained."""
+        return {**b, **(a if self.state.plan.adapter.method == "lora" else {})}
 
     def _copy(self, log: Log, number: int, name: str) -> Copy:
         arrays = self.mark(log, number, name)

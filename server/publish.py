@@ -96,13 +96,15 @@ def publish(
     found = catalog.find(plan.model, expect_digest=plan.model_digest)
     spec = plans.adapter_spec(plan)
     trained = state.adapter(state.round)
-    _, a = frozen.product(found, spec, trained)
+    b, a = frozen.product(found, spec, trained)
     recipients = (OWN_COPY, *state.participants)
     tell("marking", recipients=list(recipients))
     marking = Marking(folder, state)
     mark = _commit(log, marking, trained, a, recipients)
     identity = f"{plan.run}"
-    marked = {name: marking.mark(log, state.round, name) for name in recipients}
+    shaping, rows = evaluate.spared(rows)
+    spare = evaluate.sensitivity(plan, {**b, **a}, shaping)
+    marked = {name: marking.mark(log, state.round, name, spare) for name in recipients}
     evaluated = None
     if rows:
         tell("evaluating", records=len(rows))
@@ -217,7 +219,9 @@ def _commit(
         "watermark-committed",
         {
             "reference_digest": mark.reference_digest,
+            "reference_halves": marking.half_digests(marking.state.round),
             "basis_digest": watermark.basis_digest(a),
+            **marking.product_digest(marking.state.round),
             "table_digest": chips.table_digest(),
             "detector_digest": watermark.detector_digest(),
             "strength": decimal(keys.strength),

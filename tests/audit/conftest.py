@@ -388,3 +388,12 @@ def sound() -> Iterator[Federation]:
 def copied(sound: Federation, tmp_path: Path) -> Path:
     """A copy of a sound bundle, to be damaged."""
     return Path(shutil.copytree(sound.root / "bundle", tmp_path / "bundle"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Any]:
+    from tests.audit import hub as made
+
+    found = made.make(tmp_path / "hub")
+    yield found
+    found.log.close()

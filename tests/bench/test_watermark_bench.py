@@ -28,7 +28,7 @@ def test_every_part_gives_its_figures_and_its_bars(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     figures = found["figures"]["private"]
     assert set(figures) >= {"utility", "single", "merged", "registered", "collusion", "false"}
-    assert len(figures["single"]) == 26
+    assert len(figures["single"]) == 28
     assert len(figures["merged"]) == 13
     assert figures["single"]["untouched"]["lowest z of the recipient"] > 8
     assert found["bars"]["private, collusion: innocents named"]["holds"]
