@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from audit import mark_keys, trace
+from audit import dispute, mark_evidence, mark_keys, trace
 from client import released as releases
 from privacy.plan import Mechanism, epsilon
 from server.errors import ServerError
@@ -26,7 +26,7 @@ def _prefer(run: Path) -> None:
     ("method", "sites"), [("lora-xs", ("clinic-a", "clinic-b")), ("lora", ("clinic-a",))]
 )
 def test_a_run_ends_in_a_plain_lora_that_verifies_and_is_traced(
-    world: Make, method: str, sites: tuple[str, ...]
+    world: Make, method: str, sites: tuple[str, ...], tmp_path: Path
 ) -> None:
     made = world(*sites)
     rows = made.sites["clinic-a"].data.read_text().splitlines()[:3]
@@ -43,6 +43,11 @@ def test_a_run_ends_in_a_plain_lora_that_verifies_and_is_traced(
     keys = mark_keys.read(Path(done["watermark_key"]))
     traced = trace.suspect(one, keys)
     assert traced.attributed == ("clinic-a",), traced
+    # Against the log as well: what the copies are made of, whole and by halves, is held there.
+    mark_evidence.check(mark_evidence.from_bundle(Path(done["bundle"])), keys)
+    opened = dispute.disclose(keys, "clinic-a", half=0, number=None, out=tmp_path / "case")
+    again = dispute.repeat(one, opened, Path(done["bundle"]))
+    assert again.recipient == "clinic-a"
     # What the rounds sent has no mark: the log says so, and the verifier tells the reader.
     (committed,) = made.events("hub", "watermark-keys")
     assert committed.fields["broadcasts"] == "unmarked"
