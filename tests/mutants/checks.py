@@ -71,16 +71,16 @@ class State:
 
     def __init__(self, path: Path) -> None:
         self.path, self._tree = path, tree()
-        self._stop = float("inf")
+        self.stop = float("inf")
 
     def stop_after(self, seconds: float) -> None:
         """Make `over` true so long from now."""
-        self._stop = time.monotonic() + seconds
+        self.stop = time.monotonic() + seconds
 
     @property
     def over(self) -> bool:
         """Whether no further check should be begun."""
-        return time.monotonic() > self._stop
+        return time.monotonic() > self.stop
 
     def add(self, check: Check, word: str, by: str, began: float) -> None:
         row = {"tree": self._tree, "name": check.name, "word": word, "by": by}
@@ -114,7 +114,9 @@ def judge(
             source = check.changed((folder / check.file).read_bytes()).decode()
             wanted = tests.get(check.name, list(ready.items))
             try:
-                by = ready.noticed(check.file, source, check.outer, wanted)
+                by = ready.noticed(check.file, source, check.outer, wanted, until=state.stop)
+            except TimeoutError:
+                break
             except LookupError:
                 by = _cold(folder, check, [name for name in wanted if name in ready.items])
             if by is not None:
@@ -194,8 +196,7 @@ def _judge_all(found: Sequence[Check], state: State, jobs: int, quick: bool) -> 
             _workers(jobs, lambda n: judge(folder, todo[n::jobs], tests, state, last))
 
     with run._workspace() as folder:
-        again = {name: [test] for name, test in known.items()}
-        stage(again, [check for check in found if check.name in known])
+        stage(known, [check for check in found if check.name in known])
         if len(state.read()) == len(found) or state.over:
             return
         if quick:  # for a few it does not pay to see first which tests pass by them
@@ -249,7 +250,7 @@ def judged(found: list[Check], options: argparse.Namespace) -> int:
         for name in names:
             print(word, name)
     if options.record:
-        noticed = {name: by for name, (word, by) in sorted(rows.items()) if word == "killed"}
+        noticed = {name: [by] for name, (word, by) in sorted(rows.items()) if word == "killed"}
         NOTICED.write_text(json.dumps(noticed, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(f"{len(found)} checks, {len(rows)} judged, {len(stayed) - len(wrong)} justified, "
           f"{len(wrong)} survived, {time.monotonic() - began:.0f} s")  # fmt: skip

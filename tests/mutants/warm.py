@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import os
 import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import types
 import warnings
@@ -30,7 +32,7 @@ SHARED = "test_verify.py::test_a_sound_bundle_holds"  # builds what the others s
 _LIGHT = ("numpy", "hypothesis", "safetensors.numpy", "typer.testing", "scipy.stats",
           "cryptography.hazmat.primitives.serialization")  # fmt: skip
 _OPTIONS = ("-q", "--capture=sys", "--tb=no", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-_FAILED, _TIMEOUT = 1, -signal.SIGALRM
+_FAILED, _LATE, _TIMEOUT = 1, 2, -signal.SIGALRM
 
 
 @dataclass
@@ -58,7 +60,9 @@ class Warm:
         gc.collect()
         gc.freeze()  # else every fork's collector touches, and so copies, all of it
 
-    def noticed(self, file: str, source: str, outer: str, tests: Sequence[str]) -> str | None:
+    def noticed(
+        self, file: str, source: str, outer: str, tests: Sequence[str], *, until: float
+    ) -> str | None:
         """Return the first of the tests that fails with a file's source changed, or None.
 
         Args:
@@ -66,12 +70,14 @@ class Warm:
             source: its text, with the change.
             outer: qualified name of the outermost function around the change.
             tests: names; those that are not here are passed over.
+            until: when to begin no further test, in seconds of `time.monotonic`.
 
         Raises:
             LookupError: the function cannot be changed in memory.
+            TimeoutError: there was no time for all tests.
         """
         change = self._change(file, source, outer)
-        by = self._forked(change, [name for name in tests if name in self.items])
+        by = self._forked(change, [name for name in tests if name in self.items], until)
         # A test that fails alone and without the change says nothing about it.
         if by is not None and not self._holds(by):
             raise RuntimeError(f"{by} fails without any change")
@@ -97,7 +103,9 @@ class Warm:
                 return change
         raise LookupError(f"{file}: {outer}")
 
-    def _forked(self, change: Callable[[], None], tests: Sequence[str]) -> str | None:
+    def _forked(
+        self, change: Callable[[], None], tests: Sequence[str], until: float = math.inf
+    ) -> str | None:
         read, write = os.pipe()
         sys.stdout.flush()
         child = os.fork()
@@ -106,7 +114,7 @@ class Warm:
             try:
                 os.close(read)
                 change()
-                status = self._run(tests, write)
+                status = self._run(tests, write, until)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -115,15 +123,19 @@ class Warm:
         with os.fdopen(read) as stream:
             last = _until_it_ends(child, stream)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == _LATE:
+            raise TimeoutError
         if code not in (0, _FAILED, _TIMEOUT, -signal.SIGKILL):
             raise RuntimeError(f"a fork ended with {code}")
         return last if code else None
 
-    def _run(self, tests: Sequence[str], write: int) -> int:
+    def _run(self, tests: Sequence[str], write: int, until: float) -> int:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         with tempfile.TemporaryDirectory(prefix="mutant-", dir=self.folder) as place:
             tempfile.tempdir = place
             for name, after in zip(tests, (*tests[1:], ""), strict=True):
+                if time.monotonic() > until:
+                    return _LATE
                 signal.alarm(PATIENCE_S)  # a change may make a loop endless
                 os.write(write, f"{name}\n".encode())
                 item = self.items[name]
