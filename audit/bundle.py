@@ -170,7 +170,7 @@ def read(path: Path) -> Bundle:
         AuditError: there is no bundle.
     """
     manifest = path / MANIFEST
-    if path.is_symlink() or not path.is_dir() or not manifest.exists():
+    if path.is_symlink() or not manifest.exists():
         raise AuditError(
             f"{path} is not a bundle (no {MANIFEST}); give the bundle's folder",
             code="no-bundle",

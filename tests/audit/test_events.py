@@ -81,7 +81,11 @@ def test_a_round_event_without_round_or_run_is_refused() -> None:
         {"subject": []},
         {"subject": [{"name": "a"}]},
         {"subject": [{"name": "a", "digest": {"sha256": "00"}}]},
+        {"subject": [{"name": "a", "digest": {"sha256": "0" * 64}, "more": 1}]},
+        {"subject": [{"name": "a", "digest": {"sha256": "0" * 64, "md5": "0"}}]},
+        {"subject": [{"name": "a\nb", "digest": {"sha256": "0" * 64}}]},
         {"subject": "x"},
+        {"subject": 5},
         {"predicate": {}},
         {"predicate": None},
         {"extra": 1},
@@ -90,6 +94,39 @@ def test_a_round_event_without_round_or_run_is_refused() -> None:
 def test_statements_of_another_form_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(EventInvalid):
         events.check({**build(), **change})
+
+
+@pytest.mark.parametrize("value", [5, ["_type", "subject", "predicateType", "predicate"]])
+def test_what_is_no_object_is_no_statement(value: Any) -> None:
+    with pytest.raises(EventInvalid):
+        events.check(value)
+
+
+def test_a_time_that_never_was_is_refused() -> None:
+    made = build()
+    made["predicate"]["time"] = "2026-13-45T25:61:61.000000Z"
+    with pytest.raises(EventInvalid, match="is no time"):
+        events.check(made)
+
+
+def test_a_header_outside_the_table_is_neither_written_nor_read() -> None:
+    with pytest.raises(EventInvalid):
+        build(emitter="no party!")
+    made = build()
+    made["predicate"]["emitter"] = "no party!"
+    with pytest.raises(EventInvalid):
+        events.check(made)
+
+
+def test_a_training_is_about_one_update() -> None:
+    trained = {
+        "plan_digest": ZERO, "noise_multiplier": "1", "sample_rate": "0.1", "steps": 1,
+        "clip_norm": "1", "unit": "patient", "adjacency": "zero-out", "accountant": "PLD",
+        "delta": "0.1", "ledger_head": ZERO, "input_digest": ZERO,
+    }  # fmt: skip
+    assert build("dp-training", trained, round=0, subjects=[events.Subject("update", ZERO)])
+    with pytest.raises(EventInvalid, match="one subject named 'update'"):
+        build("dp-training", trained, round=0, subjects=[events.Subject("weights", ZERO)])
 
 
 @pytest.mark.parametrize("value", [True, -1, 2**53, 1.0, "1"])

@@ -82,3 +82,55 @@ def test_disclosures_that_are_no_text_are_named(copied: Path, judge: Any, relist
     (copied / "disclosures" / "alpha").write_bytes(b"\xff\n")
     relisted(copied)
     assert faults(judge(copied)) == [("bad-disclosure", "disclosures/alpha")]
+
+
+def test_a_hash_tile_beyond_any_size_is_named(
+    federate: Any, judge: Any, relisted: Any, tmp_path: Path
+) -> None:
+    played = federate(tmp_path)
+    ran = {"bundle_digest": "sha256:" + "1" * 64, "verdict": "ok"}
+    for _ in range(260):
+        played.sites["alpha"].log.append("verifier-run", ran)
+    folder = Path(played.play().bundle())
+    tile = "sites/alpha/tile/1/000.p/1"
+    (folder / tile).write_bytes(bytes(bundle.MAX_TILE_BYTES + 1))
+    relisted(folder)
+    assert faults(judge(folder)) == [("too-large", tile)]
+
+
+def test_released_weights_that_cannot_be_read_are_named(
+    copied: Path, judge: Any, relisted: Any
+) -> None:
+    (copied / "release" / "adapter_model.safetensors").write_bytes(b"no tensors")
+    relisted(copied)
+    assert faults(judge(copied)) == [("not-safetensors", "release/adapter_model.safetensors")]
+
+
+def test_two_claims_about_one_institution_are_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    def edit(party: str, kind: str, turn: int | None, fields: dict[str, Any]) -> Any:
+        if kind == "release":
+            first = fields["claims"][0]
+            fields["claims"] = [{**first, "epsilon": "0.1"}, *fields["claims"]]
+        return fields
+
+    (fault,) = judge(federate(tmp_path, edit=edit).play().bundle()).faults
+    assert (fault.code, fault.sentence) == (
+        "claim-differs",
+        "two claims are about one institution",
+    )
+
+
+def test_a_run_that_was_aggregated_again_after_its_release_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    class Again(federate):  # type: ignore[misc]
+        def receive(self) -> None:
+            super().receive()
+            *_, last = self.coordinator.log.entries("aggregation")
+            more = {**last.event.fields, "input_adapter": last.event.fields["output_adapter"]}
+            self.coordinator.log.append("aggregation", more, run="run-1", round=1)
+
+    found = judge(Again(tmp_path).play().bundle())
+    assert "the run was aggregated again after this release" in {f.sentence for f in found.faults}
