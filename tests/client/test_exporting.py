@@ -142,15 +142,15 @@ def test_an_existing_folder_is_left_alone(
 def test_a_tokenizer_that_gguf_has_no_name_for_is_refused(
     export: Callable[[Any], exporting.Exported], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model import gguf_writer
+    from model import gguf_tokens
     from model.errors import ModelError
 
     for rule in ({"type": "Whitespace"}, {"type": "Sequence", "pretokenizers": []}, {}):
         with pytest.raises(ModelError, match="splits"):
-            gguf_writer._split(rule)
+            gguf_tokens._split(rule)
     digits = {"type": "Digits", "individual_digits": True}
     level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    assert gguf_writer._split({"type": "Sequence", "pretokenizers": [digits, level]}) == "smollm"
+    assert gguf_tokens._split({"type": "Sequence", "pretokenizers": [digits, level]}) == "smollm"
 
 
 def test_the_command_exports_only_what_verifies(
