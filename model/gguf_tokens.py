@@ -49,7 +49,10 @@ def describe(writer: gguf.GGUFWriter, folder: Path, size: int) -> None:
     else:
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(_split(tokenizer.get("pre_tokenizer") or {}))
-        writer.add_token_merges([" ".join(pair) for pair in _merges(model)])
+        if merges := _merges(model):
+            writer.add_token_merges([" ".join(pair) for pair in merges])
+        else:  # an empty list cannot be written, and readers then look for scores
+            writer.add_token_scores([0.0] * size)
     writer.add_token_list(texts)
     unused = gguf.TokenType.UNUSED
     writer.add_token_types([int(kinds.get(place, unused)) for place in range(size)])
