@@ -140,6 +140,9 @@ def write_onnx(model: Any, file: Path) -> None:
                 _Logits(model), (ids, torch.ones_like(ids)), str(file), dynamo=True,
                 input_names=["input_ids", "attention_mask"], output_names=["logits"],
                 dynamic_shapes=(shape, shape), external_data=True,
+                # Else matrices are turned round and lose their names: whose copy it is could not
+                # be told. onnxruntime does the same when it loads the graph.
+                optimize=False,
             )  # fmt: skip
     except Exception as error:
         raise ModelError(
