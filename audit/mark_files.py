@@ -83,7 +83,7 @@ def tensors(path: Path) -> Tensors:
     files = [path]
     if path.is_dir():
         kinds = ("*.safetensors", "*.gguf", "*.onnx")
-        files = next((found for kind in kinds if (found := sorted(path.glob(kind)))), [])
+        files = next((held for kind in kinds if (held := sorted(path.glob(kind)))), [])
         if not files:
             raise AuditError(
                 f"{path} holds no .safetensors, .gguf or .onnx file; check the path",
