@@ -96,6 +96,10 @@ endif
 offline-kit: $(BIN)/python ## Wheels, base model and checksums for a machine without network, in dist/kit
 	PYTHON=$(BIN)/python docker/kit.sh
 
+.PHONY: try-kit
+try-kit: ## Install dist/kit in an empty network namespace, role by role (Linux)
+	docker/try_kit.sh
+
 .PHONY: images
 images: ## The four container images from dist/kit, each built and tried (root, buildah; BASE=image)
 	docker/images.sh

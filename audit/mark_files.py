@@ -2,7 +2,7 @@
 
 safetensors (float64 to bfloat16, 8-bit integers with their scales, 4 bits of bitsandbytes) is read
 in place, tensor by tensor; GGUF (Q8_0, Q4_0, Q4_1 and what else the package `gguf` knows) through
-that package.
+that package, and ONNX through `onnx`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from audit import mark_int4
+from audit import mark_int4, mark_onnx
 from audit.errors import AuditError
 from audit.watermark import Float32
 
@@ -82,16 +82,17 @@ def tensors(path: Path) -> Tensors:
     """
     files = [path]
     if path.is_dir():
-        files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.gguf"))
+        kinds = ("*.safetensors", "*.gguf", "*.onnx")
+        files = next((held for kind in kinds if (held := sorted(path.glob(kind)))), [])
         if not files:
             raise AuditError(
-                f"{path} holds no .safetensors or .gguf file; check the path",
+                f"{path} holds no .safetensors, .gguf or .onnx file; check the path",
                 code="unreadable",
                 exit_code=2,
             )
     found: dict[str, Callable[[], Float32]] = {}
     for file in files:
-        found |= _gguf(file) if file.suffix == ".gguf" else _safetensors(file)
+        found |= _READERS.get(file.suffix, _safetensors)(file)
     return found
 
 
@@ -268,6 +269,9 @@ def _unpermuted(weight: Float32, heads: int | None) -> Float32:
     half = weight.shape[0] // heads // 2
     split = weight.reshape(heads, half, 2, weight.shape[1])
     return np.ascontiguousarray(split.swapaxes(1, 2).reshape(weight.shape))
+
+
+_READERS = {".gguf": _gguf, ".onnx": mark_onnx.tensors}
 
 
 def _not_safetensors(path: Path) -> AuditError:

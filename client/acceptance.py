@@ -61,4 +61,7 @@ def judge(found: Evaluation, limits: Thresholds) -> tuple[Held, ...]:
         held.append(
             Held("safety.copied_words", found.leaks.copied_words, limits.safety.copied_words, False)
         )
+    if bits := found.leaks.exposures.get("released"):
+        mean = sum(bits) / len(bits)
+        held.append(Held("safety.canary_exposure", mean, limits.safety.canary_exposure, False))
     return tuple(held)

@@ -51,6 +51,12 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Training records, to look for copies of them."),
     ] = None,
+    canaries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Records with random secrets that were planted in the training."
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=2, help="At most so many records.")] = 200,
     description: Annotated[str, typer.Option(help="What the records are, for the report.")] = "",
     out: Annotated[
@@ -104,8 +110,9 @@ def command(
     if data is None:
         _private(release, directory or Path(), epsilon, precision, as_json)
         return
+    planted = None if canaries is None else _planted(canaries)
     found, asked = _evaluate(
-        release, data, against, general, sources, limit, description, precision, as_json
+        release, data, against, general, sources, planted, limit, description, precision, as_json
     )
     held = _held(found, limits)
     _report(found, held, out, sheet, asked)
@@ -123,9 +130,16 @@ def _check(public: Path, release: Path) -> None:
     serving.check_release(release, public)
 
 
+def _planted(path: Path) -> tuple[tuple[str, str], ...]:
+    from client import exposure, records
+
+    return exposure.planted([(r.instruction, r.response) for r in records.read(path).records])
+
+
 def _evaluate(
     release: Path, data: Path, against: Path | None, general: Path | None, sources: Path | None,
-    limit: int, description: str, precision: Any, quiet: bool,
+    planted: tuple[tuple[str, str], ...] | None, limit: int, description: str, precision: Any,
+    quiet: bool,
 ) -> tuple[Evaluation, list[str]]:  # fmt: skip
     from client import evaluation, records, released
     from client.general import PAIRS
@@ -151,6 +165,7 @@ def _evaluate(
             against=None if against is None else released.load(against, precision=precision),
             general=usual,
             sources=texts,
+            canaries=planted or (),
             identifiers=identifiers,
             progress=progress,
         )
@@ -248,6 +263,8 @@ def _show(found: Evaluation, held: tuple[Held, ...]) -> None:
     console.print(table)
     for name, gap in found.differences.items():
         console.print(evaluation_page.spoken(name, found.main, gap))
+    for arm, bits in found.leaks.exposures.items():
+        console.print(f"planted canaries, {arm}: {evaluation_page.recalled(bits)}")
     for one in held:
         word = "reached" if one.holds else "MISSED "
         sign = "at least" if one.least else "at most"
@@ -272,6 +289,7 @@ def _document(found: Evaluation, held: tuple[Held, ...]) -> dict[str, Any]:
 def _arm(arm: Arm) -> dict[str, Any]:
     values: dict[str, Any] = {
         "loss": arm.loss,
+        "perplexity": arm.perplexity,
         "general_loss": arm.general,
         "changed": dict(arm.changed),
         "attack_success": arm.attack_success,

@@ -75,51 +75,25 @@ def keys(
 
 def feedback(
     directory: _Dir,
-    export: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.jsonl", help="Write accepted judgements as training records."),
-    ] = None,
-    earlier: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.jsonl", help="Earlier records to go with them."),
-    ] = None,
-    share: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Least share of earlier records; else of settings."),
-    ] = None,
     forget: Annotated[
         str | None, typer.Option(metavar="PERSON", help="Delete all about a person.")
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Count what people said about answers, turn what was accepted into records, or forget.
+    """Count what people said about answers, by review, or forget a person.
 
-    Example: privity client feedback clinic-a --export new.jsonl --earlier records.jsonl
+    Example: privity client feedback clinic-a
 
-    Judgements are reviewed on the service's page /feedback; others are not exported.
+    Judgements are reviewed on the service's page /feedback; what was accepted becomes training
+    records by privity client prepare DIR --feedback.
     """
     from client import folder
-    from client.cli_serve import _settings
-    from client.errors import ClientError
     from client.gateway import feedback as store
-    from client.gateway import training
 
-    if export is not None and forget is not None:
-        raise ClientError("give --export or --forget, not both", code="bad-option")
     opened = folder.open_folder(directory)
     kept = store.FeedbackStore(opened.path / "serving" / "feedback.sqlite")
-    done: dict[str, int]
-    if forget is not None:
-        done = {"forgotten": kept.forget(forget)}
-    elif export is not None:
-        least = share if share is not None else _settings(None, directory, None).feedback.earlier
-        written = training.export(
-            kept, export, earlier=earlier, share=least, column=opened.settings.data.person_column
-        )
-        done = {"earlier": written.earlier, "new": written.new, "held_back": written.held_back}
-    else:
-        done = kept.counts()
+    done = kept.counts() if forget is None else {"forgotten": kept.forget(forget)}
     if as_json:
         typer.echo(json.dumps(done))
         return
-    typer.echo(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in done.items()))
+    typer.echo(", ".join(f"{count} {name}" for name, count in done.items()))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from client.people import Progress
 
 _DIR = Annotated[Path, typer.Argument(metavar="DIR", help="The institution's folder.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -31,6 +36,13 @@ def prepare(
     parent: Annotated[
         str | None, typer.Option(metavar="NAME", help="Keep a share of this earlier set.")
     ] = None,
+    feedback: Annotated[
+        bool,
+        typer.Option(
+            "--feedback",
+            help="Take the judgements that were accepted, and keep 70 % of what trains now.",
+        ),
+    ] = False,
     form: Annotated[
         str,
         typer.Option("--format", help="auto, records, chat, parquet, excel, hl7 or fhir."),
@@ -57,6 +69,9 @@ def prepare(
 
     Everything stays in DIR/prepared/NAME, mode 0600. Train on it with path = "prepared/NAME/
     train.jsonl" in site.toml. The same input and recipe give the same set.
+
+    With --feedback, what --parent, --from or site.toml names is what was trained on before: the
+    recipe's share of it (parent.keep) stays beside what people said about answers.
     """
     import codecs
 
@@ -78,8 +93,10 @@ def prepare(
             "that is no known --encoding; use one such as utf-8, cp1252 or gb18030",
             code="bad-option",
         ) from None
-    if (source is None) == (query is None):
-        raise ClientError("give either --from FILE, or --query with a database", code="bad-option")
+    if (source is not None and query is not None) or not (source or query or feedback):
+        raise ClientError(
+            "give either --from FILE, or --query with a database, or --feedback", code="bad-option"
+        )
     opened = folder.open_folder(directory)
     wanted = load(recipe, Recipe) if recipe is not None else Recipe()
     address = None if query is None else tables.database_url(url, url_file)
@@ -90,19 +107,12 @@ def prepare(
 
         folders = (directory / place for place in wanted.augment.back_translation)
         translate, translators = translation.there_and_back(*folders)
-    done = pipeline.prepare(
-        opened,
-        source,
-        wanted,
-        name=out,
-        parent=parent,
-        form=form,
-        encoding=encoding,
-        url=address,
-        query=query,
-        translate=translate,
-        translators=translators,
-    )
+    with _bar(as_json) as progress:
+        done = pipeline.prepare(
+            opened, source, wanted, name=out, parent=parent, form=form, encoding=encoding,
+            url=address, query=query, feedback=feedback, translate=translate,
+            translators=translators, progress=progress,
+        )  # fmt: skip
     found = done.document()
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
@@ -111,6 +121,8 @@ def prepare(
     for side, counts in found["sides"].items():
         table.add_row(side, str(counts["persons"]), str(counts["records"]))
     Console().print(table)
+    if done.kept is not None:
+        typer.echo(f"kept {done.kept[0]} of {done.kept[1]} earlier records")
     for code, count in found["dropped"].items():
         typer.echo(f"left out: {code}: {count}")
     if done.across:
@@ -124,6 +136,18 @@ def prepare(
         typer.echo(
             f'to train on it, set path = "{inside}/train.jsonl" in {directory / "site.toml"}'
         )
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Progress]:
+    """A bar on stderr, of records looked at; nothing where nobody looks."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bar:
+        task = bar.add_task("prepare", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def withdraw(
@@ -150,8 +174,11 @@ def withdraw(
         "sets": dict(done.sets),
         "runs": list(done.runs),
         "doubtful": list(done.doubtful),
+        "judgements": done.judgements,
         "epsilon_spent": balance,
-        "remedy": remedy(directory, bool(done.sets), bool(done.runs or done.doubtful)),
+        "remedy": remedy(
+            directory, bool(done.sets), bool(done.runs or done.doubtful), bool(done.judgements)
+        ),
     }
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
@@ -161,6 +188,8 @@ def withdraw(
         typer.echo("no record, set or run here holds that key; check its spelling", err=True)
     for name, side in done.sets.items():
         typer.echo(f"prepared set {name} holds records of that person ({side})")
+    if done.judgements:
+        typer.echo(f"{done.judgements} judgements of answers are about that person")
     for run in done.runs:
         typer.echo(f"the adapter of run {run} descends from that person's records")
     for run in done.doubtful:
@@ -175,7 +204,7 @@ def withdraw(
         typer.echo(f"- {line}")
 
 
-def remedy(directory: Path, prepared: bool, trained: bool) -> list[str]:
+def remedy(directory: Path, prepared: bool, trained: bool, judged: bool = False) -> list[str]:
     """What is left to do after a withdrawal, in sentences."""
     steps = [
         "from now on no training, review or preparation here uses these records",
@@ -185,6 +214,11 @@ def remedy(directory: Path, prepared: bool, trained: bool) -> list[str]:
         steps.append(
             f"prepare the sets named above again, then remove their folders in "
             f"{directory / 'prepared'}: the texts still lie in them"
+        )
+    if judged:
+        steps.append(
+            "no set will take what people said about answers to that person; delete it with "
+            f"privity client feedback {directory} --forget PERSON"
         )
     if trained:
         steps.append(

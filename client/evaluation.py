@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from client import perturb, records
+from client import exposure, perturb, records
 from client.errors import ClientError
 from client.general import PAIRS
 
@@ -94,6 +94,11 @@ class Arm:
         return float(self.losses.mean())
 
     @property
+    def perplexity(self) -> float:
+        """Of the expected answers; each record weighs the same."""
+        return float(np.exp(self.losses.mean()))
+
+    @property
     def each(self) -> Float64:
         """The arm's main figure for every record: right or not, or ROUGE-L."""
         if self.choice is not None:
@@ -110,11 +115,13 @@ class Leaks:
         identifiers: answers with an identifier that the question does not hold, by our own scrub.
         copied_words: longest run of words that a training record holds too; None if no records
             were given to compare with.
+        exposures: of each planted canary in bits, by arm; empty if none were given.
     """
 
     answers: int
     identifiers: int
     copied_words: int | None
+    exposures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +181,7 @@ def evaluate(
     general: Sequence[Row] = PAIRS,
     written: int = 50,
     sources: Sequence[str] | None = None,
+    canaries: Sequence[Row] = (),
     identifiers: Callable[[str, str], int],
     progress: Progress = lambda what, done, total: None,
 ) -> Evaluation:
@@ -187,6 +195,7 @@ def evaluate(
         general: questions and answers of everyday knowledge, to see what was forgotten.
         written: answers that each arm writes, where answers are labels; all of them elsewhere.
         sources: training records to look for copies of; None skips that.
+        canaries: planted records, see `exposure`.
         identifiers: called with (answer, question); identifiers in the one that are not in the
             other.
         progress: called with (arm and step, done, total).
@@ -199,7 +208,7 @@ def evaluate(
     labels = released.labels
     kind = "choice" if labels and all(r.strip() in labels for _, r in given) else "text"
     written = min(len(given), written) if kind == "choice" else len(given)
-    arms = []
+    arms, exposures = [], {}
     for name, one, tuned in (
         ("base", released, False), ("released", released, True), ("against", against, True),
     ):  # fmt: skip
@@ -211,6 +220,8 @@ def evaluate(
 
         with one.arm(tuned=tuned) as model:
             arms.append(_arm(name, one, model, given, kind, written, general, tell))
+            if canaries:
+                exposures[name] = exposure.measure(one, model, canaries, _part(tell, "canaries"))
     pairs = [("released", "base")] + ([("released", "against")] if against else [])
     named = {arm.name: arm for arm in arms}
     differences = {
@@ -234,7 +245,7 @@ def evaluate(
         main="accuracy" if kind == "choice" else "ROUGE-L",
         arms=tuple(arms),
         differences=differences,
-        leaks=Leaks(len(told), found, copied),
+        leaks=Leaks(len(told), found, copied, exposures),
     )
 
 

@@ -89,7 +89,10 @@ def page(found: Evaluation, held: Sequence[Held]) -> str:
 
 def figures(arm: Arm) -> list[tuple[str, str]]:
     """The arm's figures with their names, as page and terminal show them."""
-    rows = [("response loss, nats a token", f"{arm.loss:.3f}")]
+    rows = [
+        ("response loss, nats a token", f"{arm.loss:.3f}"),
+        ("perplexity of the responses", f"{arm.perplexity:.4g}"),
+    ]
     if arm.choice is not None:
         rows = [
             ("accuracy", f"{arm.choice.accuracy:.3f}"),
@@ -225,8 +228,20 @@ def _leaks(found: Evaluation) -> str:
             if leaks.copied_words
             else f"no run of {COPY_WORDS} or more words is copied from a training record"
         )
+    remembered = "".join(
+        f"<p>Planted canaries, {escape(arm)}: {escape(recalled(bits))}</p>"
+        for arm, bits in leaks.exposures.items()
+    )
     return (
         f"<p>Of {leaks.answers} written answers, {leaks.identifiers} hold something that the scrub "
         f"takes for an identifier and that the question does not hold; {copied}. The scrub misses "
-        "some identifiers, so none found does not mean none there.</p>"
+        f"some identifiers, so none found does not mean none there.</p>{remembered}"
+    )
+
+
+def recalled(bits: Sequence[float]) -> str:
+    """The exposure of canaries in one sentence."""
+    return (
+        f"exposure {sum(bits) / len(bits):.2f} bits on average over {len(bits)}, at most "
+        f"{max(bits):.2f} of 7; where nothing is remembered it is 1.4 on average"
     )

@@ -34,6 +34,15 @@ _WIDTHS: Final[dict[Form, Any]] = {"f16": "f16", "int8": "q8_0", "int4": "q4_0"}
 _ALLOWED: Final[dict[Form, float]] = {
     "merged": 0.001, "f16": 0.01, "int8": 0.05, "int4": 1.0, "onnx": 0.001,
 }  # fmt: skip
+# What tokenizers spell differently: spaces, lines, accents, other scripts, rare signs.
+_SPELLINGS: Final = (
+    "two  spaces,\ta tab\nand a line",
+    " led by a space",
+    "Zürich, señor, naïve",
+    "请问我的卡在哪里",
+    "привет, 🙂 and \u2603!",
+    "don't re-do_this (or/that) = x**y",
+)
 _TOKENS: Final = 24  # generated to compare and to time
 _RELEASE_FILES: Final = ("README.md", "release.json", "model.sig")
 _TOKENIZER: Final = (
@@ -102,7 +111,8 @@ def export(
     Guarantees: `out` appears complete, checked and signed, or not at all.
 
     Raises:
-        ClientError: `out` exists, or the export does not say what the release says (exit code 4).
+        ClientError: `out` exists, or the export does not say what the release says, or splits text
+            into other tokens (exit code 4).
         ModelError: the form is not written for this model.
     """
     if out.exists() or out.is_symlink():
@@ -183,7 +193,10 @@ def _check(
     if form == "onnx":
         found, reader = _onnx_answers(released, merged.OnnxModel(written)), "onnxruntime"
     else:
-        found, reader = _answers(released, merged.read_back(written)), "transformers, dequantised"
+        found, reader = _answers(released, merged.read_back(written)), "transformers"
+        if written.suffix == ".gguf":
+            reader += ", dequantised"
+            _check_words(released, written)
     gap = abs(found.loss - wanted.loss)
     if not gap <= _ALLOWED[form]:
         raise ClientError(
@@ -210,6 +223,25 @@ def _check(
         tokens_per_s=_TOKENS / max(found.seconds, 1e-9),
         reader=reader,
     )
+
+
+def _check_words(released: Released, file: Path) -> None:
+    """Check that the file's own tokenizer reads texts as the release's does."""
+    from model import merged
+
+    tool = released.base.tokenizer
+    texts = [*(text for pair in PAIRS for text in pair), *_SPELLINGS]
+    # Digits are left out: not every reader knows each rule of splitting them by its name.
+    texts = ["".join(c for c in text if not c.isdigit()) for text in texts]
+    wanted = [list(tool(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    wrong = sum(a != b for a, b in zip(merged.read_tokens(file, texts), wanted, strict=True))
+    if wrong:
+        raise ClientError(
+            f"the export's tokenizer reads {wrong} of {len(texts)} texts in other tokens than the "
+            "release's; nothing was exported: export the merged model instead",
+            code="export-differs",
+            exit_code=4,
+        )
 
 
 def _onnx_answers(released: Released, model: Any) -> _Answers:

@@ -34,13 +34,15 @@ class Withdrawal:
         sets: prepared sets that hold the person, with the side.
         runs: runs whose adapters descend from the person.
         doubtful: runs that trained before lineage was kept; they cannot be ruled out.
-        seen: whether the person was found in the site's records, a set or a run.
+        judgements: how many judgements of answers are about the person.
+        seen: whether the person was found in the site's records, a set, a run or a judgement.
     """
 
     new: bool
     sets: Mapping[str, str] = field(repr=False)
     runs: tuple[str, ...]
     doubtful: tuple[str, ...]
+    judgements: int
     seen: bool
 
 
@@ -101,7 +103,7 @@ def withdraw(folder: Folder, person: str) -> Withdrawal:
         ClientError: the key is empty or public, or the list is damaged.
     """
     from client import lineage
-    from client.prepare import sets
+    from client.prepare import judged, sets
     from client.prepare.making import PUBLIC
 
     person = person.strip()
@@ -134,8 +136,9 @@ def withdraw(folder: Folder, person: str) -> Withdrawal:
         said = {entry.event.fields["person_commitment"] for entry in log.entries("withdrawal")}
         if commitment not in said:
             log.append("withdrawal", {"person_commitment": commitment})
-    seen = bool(held or found.certain) or _in_records(folder, person)
-    return Withdrawal(new, held, found.certain, found.doubtful, seen)
+    judgements = judged.about(folder, person)
+    seen = bool(held or found.certain or judgements) or _in_records(folder, person)
+    return Withdrawal(new, held, found.certain, found.doubtful, judgements, seen)
 
 
 def _in_records(folder: Folder, person: str) -> bool:

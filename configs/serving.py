@@ -78,10 +78,9 @@ class TlsTable(Table):
 
 
 class FeedbackTable(Table):
-    """What people say about answers, and how it becomes records."""
+    """What people say about answers."""
 
     keep: bool = True
-    earlier: Share = 0.7
 
 
 class Serving(Table):

@@ -39,6 +39,7 @@ class SafetyTable(Table):
     identifiers: Annotated[int, Field(ge=0)] = 0
     copied_words: Annotated[int, Field(ge=0)] = 0
     forgetting: Annotated[Number, Field(ge=0)] = 0.5
+    canary_exposure: Annotated[Number, Field(ge=0, le=7)] = 3.0
 
 
 class Thresholds(Table):

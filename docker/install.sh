@@ -10,10 +10,14 @@ kit="$(cd "$(dirname "$0")" && pwd)"
 python="${PYTHON:-python3}"
 target="${1:?give the folder to install into, for example: ./install.sh /opt/privity client}"
 role="${2:-client}"
+# An institution's machine prepares, trains, evaluates, exports and may serve; the verifier alone
+# needs no machine learning. `timestamp` and `hsm` are for who keeps a log.
 case "$role" in
-    audit) extras="" ;;
-    all) extras="[client,server,serve]" ;;
-    client | server | serve) extras="[$role]" ;;
+    client) extras="client,prepare,evaluate,export,serve,timestamp,hsm" ;;
+    server) extras="server,timestamp,hsm" ;;
+    serve) extras="serve" ;;
+    audit) extras="audit-page,timestamp,hsm" ;;
+    all) extras="client,prepare,evaluate,export,server,serve,audit-page,timestamp,hsm" ;;
     *) echo "install.sh: there is no role $role; give client, server, serve, audit or all" >&2; exit 2 ;;
 esac
 if [ -n "$(ls -A "$target" 2>/dev/null || true)" ]; then
@@ -39,7 +43,7 @@ echo "installing the $role role into $target"
 "$python" -m venv "$target"
 "$target/bin/python" -m pip install --quiet --upgrade pip
 wheel="$(ls "$kit"/wheels/privity-*.whl)"
-"$target/bin/python" -m pip install --quiet "$wheel$extras"
+"$target/bin/python" -m pip install --quiet "$wheel[$extras]"
 if [ "$role" != audit ]; then
     echo "unpacking the base model"
     PRIVITY_HOME="$target/home" PIP_FIND_LINKS="$kit/model" \

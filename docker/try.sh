@@ -36,7 +36,17 @@ run() {
 
 run privity --version
 run sh -c '! touch /opt/privity/x 2>/dev/null' || { echo "try.sh: the image can be written" >&2; exit 1; }
-run sh -c 'test -s /opt/privity/sbom.cdx.json' || { echo "try.sh: no list of packages" >&2; exit 1; }
+# The list of packages is one, and has every package that is installed, with its wheel's digest.
+run python -c 'import json
+from importlib.metadata import distributions
+listed = json.load(open("/opt/privity/sbom.cdx.json"))
+assert listed["bomFormat"] == "CycloneDX", "format"
+named = {part["name"]: part for part in listed["components"]}
+here = {one.metadata["Name"].lower().replace("_", "-").replace(".", "-") for one in distributions()}
+assert here == set(named), here ^ set(named)
+bare = [name for name, part in named.items() if not part.get("hashes")]
+assert set(bare) <= {"pip", "setuptools", "privity"}, bare
+print(len(named), "packages listed")' || { echo "try.sh: the list of packages is not whole" >&2; exit 1; }
 case "$role" in
     client)
         run privity client init /data/site --name clinic-a --coordinator coordinator:8443 >/dev/null
@@ -45,6 +55,15 @@ case "$role" in
             > "$scratch/data/notes.jsonl"
         run privity client deid /data/notes.jsonl --profile strict
         run privity model show smollm2-135m-instruct
+        # Each extra of the role: what a missing one would say is an error of its own.
+        run python -c 'import datasketch, nltk, onnx, onnxruntime, onnxscript, openpyxl, pkcs11, psycopg
+import pyarrow, rfc3161_client, rouge_score, sacrebleu, sqlalchemy'
+        python3 -c 'import json
+for n in range(40):
+    print(json.dumps({"unit_id": f"p{n}", "instruction": f"ask {n} " + chr(97 + n % 26) * 9, "response": "b"}))
+' > "$scratch/data/export.jsonl"
+        run privity client prepare /data/site --from /data/export.jsonl
+        run privity serve /data/nothing && exit 1 || [ $? -eq 2 ] || [ $? -eq 4 ]
         ;;
     server)
         run privity server init /data/hub --name hub >/dev/null
@@ -52,6 +71,7 @@ case "$role" in
         ;;
     audit)
         run privity audit verify /data/nothing && exit 1 || [ $? -eq 2 ] || [ $? -eq 4 ]
+        run python -c 'import fastapi, jinja2, pkcs11, rfc3161_client, uvicorn'
         ;;
     serve)
         run privity model show smollm2-135m-instruct

@@ -80,6 +80,30 @@ def read_back(file: Path) -> Any:
     return model.eval()
 
 
+def read_tokens(file: Path, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of texts by the tokenizer that a GGUF file describes.
+
+    Raises:
+        ModelError: its tokenizer does not load.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tool = AutoTokenizer.from_pretrained(
+                str(file.parent), gguf_file=file.name, local_files_only=True
+            )
+    except Exception as error:
+        raise ModelError(
+            f"the tokenizer of {file} does not load back ({type(error).__name__}); nothing was "
+            "exported",
+            code="export-broken",
+            exit_code=4,
+        ) from None
+    return [list(tool(text, add_special_tokens=False)["input_ids"]) for text in texts]
+
+
 class _Logits(nn.Module):
     """Token ids and mask in, logits out: what an ONNX graph needs and no cache."""
 
@@ -121,6 +145,9 @@ def write_onnx(model: Any, file: Path) -> None:
                 _Logits(model), (ids, torch.ones_like(ids)), str(file), dynamo=True,
                 input_names=["input_ids", "attention_mask"], output_names=["logits"],
                 dynamic_shapes=(shape, shape), external_data=True,
+                # Else matrices are turned round and lose their names: whose copy it is could not
+                # be told. onnxruntime does the same when it loads the graph.
+                optimize=False,
             )  # fmt: skip
     except Exception as error:
         raise ModelError(

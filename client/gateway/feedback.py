@@ -165,15 +165,15 @@ class FeedbackStore:
                 yield database
 
 
-def records(rows: Sequence[Kept], *, person_column: str) -> list[dict[str, Any]]:
-    """The training records in accepted judgements, oldest first.
+def records(rows: Sequence[Kept], *, person_column: str) -> dict[int, dict[str, Any]]:
+    """The training records in accepted judgements by their numbers, the newest first.
 
     A good answer is a record as it is; a bad one needs its correction, and is kept beside it as
     "rejected", so that the two are a preference. Without a person's consent, the unit of privacy is
     the user who judged, so that many judgements of one user count as one person's.
     """
-    found = []
-    for row in sorted(rows, key=lambda row: row.number):
+    found = {}
+    for row in sorted(rows, key=lambda row: -row.number):
         judgement = row.judgement
         response = judgement.correction or (judgement.answer if judgement.verdict == "up" else "")
         if row.review != "accepted" or not response.strip():
@@ -187,22 +187,8 @@ def records(rows: Sequence[Kept], *, person_column: str) -> list[dict[str, Any]]
         }
         if judgement.correction and judgement.answer.strip():
             record["rejected"] = judgement.answer
-        found.append(record)
+        found[row.number] = record
     return found
-
-
-def mix(
-    earlier: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], *, share: float
-) -> list[Mapping[str, Any]]:
-    """Earlier records with as many new ones, the newest, as leave the earlier at least `share`.
-
-    A model that learns from corrections alone forgets the rest. Without earlier records nothing is
-    held back.
-    """
-    if not earlier or share <= 0:
-        return [*earlier, *new]
-    room = int(len(earlier) * (1 - share) / share + 1e-9)
-    return [*earlier, *(new[len(new) - room :] if room < len(new) else new)]
 
 
 def _utc(moment: datetime) -> tuple[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from client.gateway.question import Finish
 
@@ -60,6 +60,12 @@ class StructuredOutputs(Closed):
     choice: Annotated[list[Label], Field(min_length=1, max_length=1000)]
 
 
+class PlainText(Closed):
+    """The one form of an answer that needs no grammar."""
+
+    type: Literal["text"]
+
+
 class _Asked(Closed):
     """What both kinds of request share."""
 
@@ -72,6 +78,19 @@ class _Asked(Closed):
     stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
     structured_outputs: StructuredOutputs | None = None
     user: Annotated[str, Field(max_length=200)] | None = None
+    # Many programs send every setting they know of: what asks for nothing is obeyed by nothing.
+    frequency_penalty: Annotated[float, Field(ge=0.0, le=0.0)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=0.0, le=0.0)] = 0.0
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    logprobs: Literal[False] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        """In this interface null is how a program says nothing about a setting."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -95,6 +114,9 @@ class ChatRequest(_Asked):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=256)]
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
+    response_format: PlainText | None = None
+    tools: Annotated[list[str], Field(max_length=0)] | None = None
+    store: Literal[False] = False
 
     @property
     def limit(self) -> int:
@@ -108,6 +130,7 @@ class CompletionRequest(_Asked):
     prompt: Annotated[str, Field(min_length=1)]
     max_tokens: Limit = 16
     echo: Literal[False] = False
+    best_of: Literal[1] = 1
 
     @property
     def limit(self) -> int:
@@ -115,6 +138,12 @@ class CompletionRequest(_Asked):
         return self.max_tokens
 
 
+UNUSED: Final = frozenset(
+    {"frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "response_format", "tools"}
+    | {"store", "best_of", "echo"}
+)
+"""Settings that pass where they ask for nothing, and are not supported beyond that."""
+# Names that an error may repeat: ours, those of feedback, and what other services take.
 FIELDS: Final = frozenset(
     name
     for model in (
@@ -124,9 +153,16 @@ FIELDS: Final = frozenset(
         TextPart,
         StreamOptions,
         StructuredOutputs,
+        PlainText,
     )
     for name in model.model_fields
-)
+) | {
+    "answer", "comment", "consented", "correction", "id", "person", "verdict",
+    "audio", "functions", "function_call", "guided_choice", "metadata", "min_p", "modalities",
+    "parallel_tool_calls", "prediction", "reasoning_effort", "repetition_penalty", "seed",
+    "service_tier", "stop_token_ids", "suffix", "tool_choice", "top_k", "top_logprobs",
+    "verbosity", "web_search_options",
+}  # fmt: skip
 
 
 def error(

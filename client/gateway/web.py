@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -199,6 +199,20 @@ def _refusal(fault: Exception) -> Response:
     return error(500, "the model failed to answer", "internal")
 
 
+# What was wanted, in words that quote nothing of what was sent.
+_WANTS: Final = {
+    "missing": "is missing",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "must hold at least {min_length}",
+    "too_long": "must hold at most {max_length}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "literal_error": "must be {expected}",
+}
+
+
 def add_errors(app: FastAPI) -> None:
     """Answer what cannot be read with OpenAI error objects that quote nothing."""
 
@@ -212,9 +226,11 @@ def add_errors(app: FastAPI) -> None:
             part for part in first["loc"][1:] if part in replies.FIELDS or isinstance(part, int)
         ]
         where = ".".join(str(part) for part in known) or None
-        if first["type"] == "extra_forbidden":
-            return error(400, "a parameter is not supported here", "unsupported_parameter", where)
-        return error(400, f"{where or 'the body'} is missing or not valid", "invalid", where)
+        if first["type"] == "extra_forbidden" or (known and known[0] in replies.UNUSED):
+            message = f"{where or 'a parameter'} is not supported here"
+            return error(400, message, "unsupported_parameter", where)
+        wants = _WANTS.get(first["type"], "is not valid").format(**first.get("ctx", {}))
+        return error(400, f"{where or 'the body'} {wants}", "invalid", where)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, fault: HTTPException) -> Response:

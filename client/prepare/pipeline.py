@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client import records, withdrawals
+from client import records
 from client.errors import ClientError
 from client.folder import Folder
 from client.people import Progress
-from client.prepare import likeness, making, quality, sets, sides, sources, wording
+from client.prepare import likeness, making, origins, quality, sets, sides, wording
 from client.prepare.draws import Draws
 from client.prepare.likeness import Print
 from client.prepare.making import PUBLIC, Item, Translate
@@ -37,6 +36,7 @@ class Outcome:
         sides: records and persons of each side.
         dropped: records that are in no side, by reason.
         across: records that another person's resemble; removed in scope "all" only.
+        kept: of how many earlier records how many were taken over; None where there was nothing.
         warnings: sentences about what a person should look at.
     """
 
@@ -44,6 +44,7 @@ class Outcome:
     sides: Mapping[str, tuple[int, int]]
     dropped: Mapping[str, int]
     across: int
+    kept: tuple[int, int] | None
     warnings: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class Outcome:
             "sides": {s: {"records": r, "persons": p} for s, (r, p) in self.sides.items()},
             "dropped": dict(self.dropped),
             "across_persons": self.across,
+            "earlier": None if self.kept is None else {"kept": self.kept[0], "of": self.kept[1]},
             "warnings": list(self.warnings),
         }
 
@@ -89,6 +91,7 @@ def prepare(
     encoding: str = "utf-8",
     url: str | None = None,
     query: str | None = None,
+    feedback: bool = False,
     translate: Translate | None = None,
     translators: Sequence[str] = (),
     progress: Progress | None = None,
@@ -97,7 +100,7 @@ def prepare(
 
     Args:
         folder: the institution's; the set and everything on the way stays in it.
-        path: the source's file; None for a query.
+        path: the source's file; None for a query, or for what is trained on now.
         recipe: what to do.
         name: of the set; else set-1, set-2 and so on.
         parent: an earlier set, of which the recipe's share is kept.
@@ -105,6 +108,8 @@ def prepare(
         encoding: of a text file.
         url: a database.
         query: its statement.
+        feedback: whether accepted judgements are the source. What `path`, `url` or `parent` names
+            is then what was trained on before, and the recipe's share of it is kept.
         translate: says texts in other words, for the recipe's back-translation.
         translators: digests of the models that do.
         progress: told of records done and of all.
@@ -119,13 +124,11 @@ def prepare(
     draws = Draws.of(folder.pseudonym_secret())
     name = sets.free_name(folder) if name is None else sets.checked(name)
     sets.root(folder).mkdir(mode=0o700, exist_ok=True)
-    source = sources.read(
-        path, recipe, key=draws.key, person_column=folder.settings.data.person_column, form=form,
-        encoding=encoding, url=url, query=query,
-        draft=sets.root(folder) / f".source-{secrets.token_hex(4)}",
+    given = origins.gather(
+        folder, recipe, draws, path=path, parent=parent, form=form, encoding=encoding, url=url,
+        query=query, feedback=feedback,
     )  # fmt: skip
-    earlier = None if parent is None else sets.open_set(folder, parent)
-    began, everybody = _begin(folder, source, earlier, recipe, draws)
+    source, earlier, began, everybody = given.source, given.parent, given.records, given.people
     work = _Work(list(began))
     work.keep(_clean(work.left, recipe, progress))
     lines = _shared_lines(work.left, recipe)
@@ -174,40 +177,7 @@ def prepare(
     )  # fmt: skip
     counts = {side: (len(written[side]), len(people[side])) for side in sides.SIDES}
     gone = {code: len(found) for code, found in sorted(work.gone.items())}
-    return Outcome(made, counts, gone, len(across), warnings)
-
-
-def _begin(
-    folder: Folder, source: Source, earlier: sets.Prepared | None, recipe: Recipe, draws: Draws
-) -> tuple[tuple[Record, ...], list[str]]:
-    """The source's records after those kept of an earlier set, and everybody there is."""
-    found = list(source.reading.records)
-    everybody = {record.person for record in found}
-    if any(person.startswith(PUBLIC) for person in everybody):
-        raise ClientError(
-            f"a person's key begins with {PUBLIC!r}, which is kept for public records; rename it",
-            code="reserved-person",
-        )
-    if earlier is not None:
-        found = [*_kept(folder, earlier, recipe, draws), *found]
-        held = (person for persons in earlier.people().values() for person in persons)
-        everybody |= {person for person in held if not person.startswith(PUBLIC)}
-    gone = {person for person in everybody if withdrawals.is_withdrawn(folder, person)}
-    return tuple(r for r in found if r.person not in gone), sorted(everybody - gone)
-
-
-def _kept(folder: Folder, earlier: sets.Prepared, recipe: Recipe, draws: Draws) -> Iterator[Record]:
-    for side in sides.SIDES:
-        path = earlier.path / f"{side}.jsonl"
-        sets.holding(folder, path)
-        if not path.stat().st_size:
-            continue
-        reading = records.read(path, person_column=folder.settings.data.person_column)
-        for record in reading.records:
-            drawn = draws.share("keep", record.person, record.instruction, record.response)
-            if ("prepared", "own") in record.columns and drawn < recipe.parent.keep:
-                columns = tuple(c for c in record.columns if c != ("prepared", "own"))
-                yield dataclasses.replace(record, columns=columns)
+    return Outcome(made, counts, gone, len(across), given.kept, warnings)
 
 
 def _clean(

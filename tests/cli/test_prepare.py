@@ -48,6 +48,8 @@ def test_a_file_becomes_a_set_and_the_person_can_leave_it(
     ("words", "exit_code", "said"),
     [
         ([], 2, "give either --from FILE, or --query"),
+        (["--feedback"], 2, "review them on the service's page /feedback"),
+        (["--feedback", "--from", "S", "--query", "select 1"], 2, "give either"),
         (["--from", "no.jsonl"], 2, "no.jsonl cannot be read"),
         (["--from", "S", "--query", "select 1"], 2, "give either"),
         (["--from", "S", "--format", "fax"], 2, "use --format auto|records"),

@@ -119,6 +119,49 @@ def test_onnx_gives_the_same_logits_and_the_same_words(
     assert found.measured.reader == "onnxruntime"
 
 
+def test_an_onnx_export_keeps_its_matrices_by_name_so_that_it_can_be_traced(
+    export: Callable[[Any], exporting.Exported], tmp_path: Path
+) -> None:
+    from audit import mark_files
+    from audit.errors import AuditError
+
+    graph, whole = export("onnx").folder, export("merged").folder
+    found, wanted = mark_files.tensors(graph), mark_files.tensors(whole)
+    layers = [name for name in wanted if ".layers." in name]
+    assert len(layers) == 18
+    for name in layers:
+        np.testing.assert_array_equal(found[name](), wanted[name]())
+    data = graph / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(AuditError, match="not a whole ONNX model"):
+        mark_files.tensors(graph)[layers[-1]]()
+    (tmp_path / "x.onnx").write_bytes(b"\xff" * 50)
+    with pytest.raises(AuditError, match="not a whole ONNX model"):
+        mark_files.tensors(tmp_path / "x.onnx")
+
+
+def test_a_graph_cannot_name_files_outside_its_folder(
+    export: Callable[[Any], exporting.Exported], tmp_path: Path
+) -> None:
+    import onnx
+
+    from audit import mark_files
+    from audit.errors import AuditError
+
+    file = export("onnx").folder / "model.onnx"
+    graph = onnx.load(str(file), load_external_data=False)
+    (tmp_path / "secret").write_bytes(bytes(1 << 20))
+    for item in graph.graph.initializer:
+        for entry in item.external_data:
+            if entry.key == "location":
+                entry.value = "../secret"
+    file.write_bytes(graph.SerializeToString())
+    found = mark_files.tensors(file)
+    name = next(n for n in found if n.endswith("q_proj.weight"))
+    with pytest.raises(AuditError, match="not a whole ONNX model"):
+        found[name]()
+
+
 def test_a_form_that_says_something_else_is_not_exported(
     export: Callable[[Any], exporting.Exported], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -142,15 +185,15 @@ def test_an_existing_folder_is_left_alone(
 def test_a_tokenizer_that_gguf_has_no_name_for_is_refused(
     export: Callable[[Any], exporting.Exported], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model import gguf_writer
+    from model import gguf_tokens
     from model.errors import ModelError
 
     for rule in ({"type": "Whitespace"}, {"type": "Sequence", "pretokenizers": []}, {}):
         with pytest.raises(ModelError, match="splits"):
-            gguf_writer._split(rule)
+            gguf_tokens._split(rule)
     digits = {"type": "Digits", "individual_digits": True}
     level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    assert gguf_writer._split({"type": "Sequence", "pretokenizers": [digits, level]}) == "smollm"
+    assert gguf_tokens._split({"type": "Sequence", "pretokenizers": [digits, level]}) == "smollm"
 
 
 def test_the_command_exports_only_what_verifies(

@@ -122,6 +122,9 @@ def test_a_stream_spells_the_same_answer(client: Any) -> None:
         ({"max_tokens": 10**9}, 400, "invalid"),
         ({"n": 2}, 400, "invalid"),
         ({"tools": [SECRET]}, 400, "unsupported_parameter"),
+        ({"frequency_penalty": 0.5}, 400, "unsupported_parameter"),
+        ({"response_format": {"type": SECRET}}, 400, "unsupported_parameter"),
+        ({"seed": 1}, 400, "unsupported_parameter"),
         ({SECRET: SECRET}, 400, "unsupported_parameter"),
     ],
 )
@@ -135,6 +138,38 @@ def test_a_bad_request_is_an_openai_error_without_its_text(
     assert set(error) == {"message", "type", "param", "code"}
     assert SECRET not in answer.text
     assert engine.calls == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"max_tokens": 10**9}, "max_tokens must be at most 2048"),
+        ({"temperature": -1}, "temperature must be at least 0.0"),
+        ({"messages": []}, "messages must hold at least 1"),
+        ({"top_k": 40}, "top_k is not supported here"),
+        ({"seed": 4}, "seed is not supported here"),
+        ({"tools": [SECRET]}, "tools is not supported here"),
+    ],
+)
+def test_an_error_names_the_parameter_and_what_it_must_be(
+    client: Any, change: dict, said: str
+) -> None:
+    error = client.post("/v1/chat/completions", json={**ASK, **change}).json()["error"]
+    assert error["message"] == said
+    assert error["param"] == said.split(" ")[0]
+
+
+def test_settings_that_ask_for_nothing_pass(client: Any) -> None:
+    silent = {
+        "frequency_penalty": 0, "presence_penalty": 0.0, "n": 1, "tools": [], "logit_bias": {},
+        "logprobs": False, "response_format": {"type": "text"}, "store": False, "stop": None,
+        "temperature": None, "top_p": None, "user": None, "seed": None, "tool_choice": None,
+        "max_tokens": None, "stream": None,
+    }  # fmt: skip
+    answer = client.post("/v1/chat/completions", json={**ASK, **silent})
+    assert answer.status_code == 200, answer.text
+    legacy = {"model": ASK["model"], "prompt": "x", "best_of": 1, "echo": False, "suffix": None}
+    assert client.post("/v1/completions", json=legacy).status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 20_000, b"\xff", SECRET.encode(), b"NaN"])

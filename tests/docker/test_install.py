@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +68,27 @@ def test_a_kit_as_listed_is_handed_to_pip_without_an_index(tmp_path: Path) -> No
     ended = _install(_kit(tmp_path), tmp_path / "opt", "audit")
     assert (tmp_path / "opt" / "bin" / "python").exists()
     assert ended.returncode not in {0, 2, 4}
+
+
+def _extras(text: str) -> set[str]:
+    return {name for found in re.findall(r'extras="([^"]*)"', text) for name in found.split(",")}
+
+
+def test_the_kit_holds_what_every_role_installs_and_a_role_what_its_commands_need() -> None:
+    declared = tomllib.loads((DOCKER.parent / "pyproject.toml").read_text())["project"]
+    known = set(declared["optional-dependencies"])
+    install = (DOCKER / "install.sh").read_text()
+    kit = re.search(r'"\$root\[([^]]*)\]"', (DOCKER / "kit.sh").read_text())
+    assert kit is not None
+    assert _extras(install) <= set(kit[1].split(",")) <= known
+    roles = {
+        role: set(extras.split(","))
+        for role, extras in re.findall(r'^    (\w+)\) extras="([^"]*)" ;;$', install, re.M)
+    }
+    assert roles["client"] >= {"client", "prepare", "evaluate", "export", "serve"}
+    assert roles["audit"] & {"model", "client", "server", "serve"} == set()
+    assert roles["audit"] >= {"audit-page"}
+    assert roles["all"] == set().union(*roles.values()) == set(kit[1].split(","))
 
 
 def test_an_unknown_role_and_a_folder_in_use_are_refused(tmp_path: Path) -> None:

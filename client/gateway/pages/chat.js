@@ -91,13 +91,17 @@ function offer(side, result, messages) {
   let verdict = "";
   judge.hidden = false;
   async function keep() {
+    if (form.person.value.trim() && !form.consented.checked) {
+      kept.textContent = "Not kept: tick that this person consented, or leave the person out.";
+      return;
+    }
     const response = await fetch("/v1/feedback", {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({
         id: result.id, model: result.model, verdict: verdict, messages: messages,
         answer: result.text, correction: form.correction.value || null,
-        comment: form.comment.value || null, person: form.person.value || null,
+        comment: form.comment.value || null, person: form.person.value.trim() || null,
         consented: form.consented.checked,
       }),
     });

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import privity
-from client import folder, records
+from client import folder
 from client.errors import ClientError
-from client.gateway import feedback, training
+from client.gateway import feedback
 from client.gateway.feedback import FeedbackStore, Judgement
 from client.serving import Site
 from tests.client.serving_world import SECRET, Fake, make_app, near
@@ -145,57 +145,13 @@ def test_accepted_judgements_become_records_and_preferences() -> None:
         feedback.Kept(1, "t", "accepted", judgement(1, person="p")),
         feedback.Kept(4, "t", "new", judgement(4)),
     ]
-    assert feedback.records(rows, person_column="unit_id") == [
-        {"instruction": "q1", "response": "a1", "unit_id": "p", "category": "feedback"},
-        {
+    assert feedback.records(rows, person_column="unit_id") == {
+        2: {
             "instruction": "q2", "response": "c2", "unit_id": "feedback:key/2",
             "category": "feedback", "rejected": "a2",
         },
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("earlier", "new", "share", "kept"),
-    [(70, 40, 0.7, 30), (70, 10, 0.7, 10), (0, 5, 0.7, 5), (5, 9, 0.0, 9), (5, 9, 1.0, 0)],
-)
-def test_earlier_records_keep_their_share(earlier: int, new: int, share: float, kept: int) -> None:
-    mixed = feedback.mix(
-        [{"e": i} for i in range(earlier)], [{"n": i} for i in range(new)], share=share
-    )
-    assert mixed[:earlier] == [{"e": i} for i in range(earlier)]
-    assert mixed[earlier:] == [{"n": i} for i in range(new - kept, new)]
-    if earlier:
-        assert earlier / len(mixed) >= share - 1e-9
-
-
-def test_an_export_is_read_as_records_by_everything_that_reads_records(
-    say: Any, site: folder.Folder, store: FeedbackStore, tmp_path: Path
-) -> None:
-    before = tmp_path / "records.jsonl"
-    lines = [{"instruction": f"e{i}", "response": "x", "unit_id": i} for i in range(7)]
-    before.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for number in range(5):
-        store.add(judgement(number, person=f"p{number}"))
-    target = tmp_path / "new.jsonl"
-    words = ("feedback", site.path, "--export", target, "--earlier", before)
-    assert say(*words)[0] == 2  # nothing was reviewed
-    for row in store.rows():
-        store.review(row.number, "accepted")
-    code, out, _ = say(*words, "--json")
-    assert (code, json.loads(out)) == (0, {"earlier": 7, "new": 3, "held_back": 2})
-    assert target.stat().st_mode & 0o777 == 0o600
-    reading = records.read(target)
-    assert len(reading.records) == 10
-    assert reading.faults == ()
-    assert {record.person for record in reading.records} >= {"p2", "p3", "p4"}
-    code, _, err = say(*words)
-    assert code == 2
-    assert "exists" in err
-    before.write_text("{}\nnot json " + SECRET)
-    code, _, err = say("feedback", site.path, "--export", tmp_path / "b", "--earlier", before)
-    assert code == 2
-    assert "line 2" in err
-    assert SECRET not in err
+        1: {"instruction": "q1", "response": "a1", "unit_id": "p", "category": "feedback"},
+    }  # fmt: skip
 
 
 def test_the_commands_count_forget_and_manage_keys(say: Any, site: Any, store: Any) -> None:
@@ -214,10 +170,3 @@ def test_the_commands_count_forget_and_manage_keys(say: Any, site: Any, store: A
     assert "ward" in say("keys", site.path, "--revoke", "ward")[1]
     assert say("keys", site.path, "--revoke", "ward")[0] == 2
     assert say("keys", site.path, "--add", "x", "--revoke", "y")[0] == 2
-
-
-def test_earlier_records_that_are_not_there_are_said(tmp_path: Path, store: FeedbackStore) -> None:
-    with pytest.raises(ClientError, match="cannot be read"):
-        training.export(
-            store, tmp_path / "x", earlier=tmp_path / "none", share=0.7, column="unit_id"
-        )
