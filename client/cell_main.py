@@ -89,7 +89,8 @@ def _worker(begin: dict[str, Any]) -> Any:
             return self.secret
 
     settings = Site.model_validate(begin["settings"])
-    return Trainer(Seen(Path(begin["folder"]), settings, bytes.fromhex(begin["secret"])))
+    folder = Seen(Path(begin["folder"]), settings, secret=bytes.fromhex(begin["secret"]))
+    return Trainer(folder)
 
 
 def _answer(worker: Any, asked: Any, pipe: socket.socket) -> Any:
