@@ -202,7 +202,7 @@ def test_the_command_ends_with_three_when_a_threshold_is_missed(
     key.touch()
     checked: list[Path] = []
     monkeypatch.setattr(cli_evaluate, "_check", lambda key, release: checked.append(release))
-    monkeypatch.setattr(released, "load", lambda path: make())
+    monkeypatch.setattr(released, "load", lambda path, precision: make())
     data = tmp_path / "held.jsonl"
     data.write_text("\n".join(json.dumps({"instruction": a, "response": r}) for a, r in ROWS[:4]))
     limits = tmp_path / "thresholds.toml"

@@ -15,31 +15,11 @@ from flwr.supercore.constant import TaskType
 from client import runner
 from privacy import flower
 from privacy.wire import FAILURES, Message
-from tests.hostile.attacks import Siege, besiege
+from tests.hostile.attacks import Siege
 
 ZERO = "sha256:" + "0" * 64
 # The longest thing that leaves in place of an answer: a number, a fixed word, and Flower's frame.
 _FAILURE_BYTES = 600
-
-
-@pytest.fixture(scope="module")
-def siege(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One site for every attack of this file: none of them may change it."""
-    from client import people
-    from privacy.scrub import Scrubbed
-    from tests.conftest import _federation
-    from tests.flow.world import World
-
-    home = request.getfixturevalue("tiny_home")
-    plain = SimpleNamespace(
-        digest=ZERO, scrub_many=lambda texts, _: (Scrubbed(text=t, spans=()) for t in texts)
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRIVITY_HOME", str(home))
-        patch.setattr(people, "scrubber", lambda folder: plain)
-        world = World(_federation(tmp_path_factory.mktemp("siege"), ("clinic-a",)), patch)
-        world.connect()
-        yield besiege(lambda name: world)
 
 
 def _edit(**changes: Any) -> Callable[[Siege], Message]:
@@ -255,14 +235,3 @@ def test_a_flood_of_refusals_does_not_fill_the_log(siege: Siege) -> None:
         for _ in range(2):
             notes.note("propose", "plan-inconsistent", plan_digest=f"sha256:{number:064x}")
     assert siege.folder.log().size == size + _MOST
-
-
-def test_rounds_that_come_in_another_order_are_charged_once_each(siege: Siege) -> None:
-    assert siege.send(siege.round(2)).word == "update"  # round 1 was left out
-    assert siege.send(siege.round(1)).word == "update"
-    spent = siege.spent()
-    assert spent[1] == {0, 1, 2}
-    assert len(spent[0]) == 1, "one reservation, made before the first of them"
-    for number in (2, 0, 1, 2):  # and once more, from the past
-        assert siege.send(siege.round(number)).word == "update"
-    assert siege.spent() == spent
