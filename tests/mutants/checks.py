@@ -36,7 +36,7 @@ _UNITS = (
     "note", "dsse", "canonical", "merkle", "tiles", "bundle", "events", "digests", "keys", "verify",
     "verify_refusals", "verify_checks", "verify_insiders", "verify_attacks", "verify_keys",
     "verify_review", "reading", "custody", "archive", "erasure", "officer", "witness",
-    "limits", "verify_flips", "stopping", "verify_unmarked",
+    "limits", "verify_flips", "stopping", "verify_unmarked", "conduct", "timestamp",
 )  # fmt: skip
 TESTS = (*(f"tests/audit/test_{name}.py" for name in _UNITS), "tests/fuzz/test_parsers.py")
 _STAYED = "SURVIVED"

@@ -21,7 +21,8 @@ source = (run.ROOT / "audit/tiles.py").read_bytes()
 old = {old!r}.encode()
 assert source.count(old) == 1
 start = source.index(old)
-found = Check("audit/tiles.py", 1, start, start + len(old), {new!r}, "x", "unpack", "x")
+line = source[:start].count(b"\\n") + 1
+found = Check("audit/tiles.py", line, start, start + len(old), {new!r}, "x", "unpack", "x")
 checks.TESTS = ("tests/audit/test_tiles.py", "tests/audit/test_verify.py")
 options = argparse.Namespace(state=None, record=False, seconds=None, jobs=1)
 raise SystemExit(checks.judged([found], options))
