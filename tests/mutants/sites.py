@@ -15,8 +15,9 @@ from dataclasses import dataclass
 FILES = (
     "verify", "verify_bytes", "verify_log", "verify_completeness", "verify_officer",
     "verify_meaning", "verify_review", "verify_budget", "verify_release", "verify_mark",
-    "verify_conduct", "verify_stamps", "verify_disclosures", "disclosures", "digests", "reading", "rotation", "blocks", "note",
-    "dsse", "canonical", "merkle", "tiles", "bundle", "archive", "events", "fields", "stopping",
+    "verify_conduct", "verify_stamps", "verify_disclosures", "disclosures", "digests", "reading",
+    "rotation", "blocks", "note", "dsse", "canonical", "merkle", "tiles", "bundle", "archive",
+    "events", "fields", "stopping",
 )  # fmt: skip
 _NOTED = re.compile(r"^(found|collector)\.add\(|\.(bytes_|chain)\.append\(")
 _CALLED = re.compile(r"^(\w+\.)*_?check\w*\(|^self\.(finish|_place|_keys)\(")
