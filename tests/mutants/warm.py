@@ -78,10 +78,13 @@ class Warm:
         """
         change = self._change(file, source, outer)
         names = [name for name in tests if name in self.items]
-        while (by := self._forked(change, names, until)) is not None and not self._holds(by):
+        while names:
+            by = self._forked(change, names, until)
+            if by is None or self._holds(by):
+                return by
             # A test that fails alone and without the change says nothing about it.
             names = names[names.index(by) + 1 :]
-        return by
+        return None
 
     def _holds(self, name: str) -> bool:
         if name not in self._sound:
