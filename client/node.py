@@ -44,6 +44,8 @@ _OWN_CAP_SECONDS = 0.05
 _ACTIVE_SECONDS = 60.0
 # Flower waits up to 20 s between two tries; a site should be back sooner than that.
 _RETRY_SECONDS = 4.0
+# Who tells the whole group to end reaches the runner first; the node is given so long to follow.
+_TOGETHER_SECONDS = 10.0
 
 
 class _ShortSleeps:
@@ -190,8 +192,10 @@ class _Runner:
         threading.Thread(target=self._watch, name="runner-watch", daemon=True).start()
 
     def _watch(self) -> None:
-        # A runner that ended by itself would leave tasks unanswered; end with it, loudly.
-        if self._child.wait() != 0 and not self._stopping.is_set():
+        # A runner that ended by itself would leave tasks unanswered; end with it, loudly. Told to
+        # end, it ends with 0, and that may be the end of both: then `stop` is called soon.
+        together = self._child.wait() == 0
+        if not self._stopping.wait(_TOGETHER_SECONDS if together else 0):
             self.lost = True
             os.kill(os.getpid(), signal.SIGTERM)
 
