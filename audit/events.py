@@ -70,8 +70,6 @@ def decimal(value: float | str | Decimal) -> str:
         number = Decimal(value if exact else repr(float(value)))
     except (InvalidOperation, ValueError, TypeError):
         raise EventInvalid("a number in an event is not a number") from None
-    if not number.is_finite():
-        raise EventInvalid("a number in an event is not finite")
     text = format(number, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -167,7 +167,6 @@ class Reader:
             self._expires = event.fields.get("keys_expire")
             self.history[0] = Segment(0, self.keys, self._expires)
         elif event.kind == "key-rotated":
-            self.finish()
             try:
                 self._take(rotation.follow(event, self.keys))
             except AuditError as error:

@@ -95,7 +95,7 @@ def _check_accusation(
     accused; notes that it did not sign, or that agree, are one of the accuser.
     """
     notes = [event.fields[name] for name in ("older", "newer") if name in event.fields]
-    if accused is None or not notes:
+    if accused is None:
         return
     place, stated = log.place(index), []
     for text in notes:

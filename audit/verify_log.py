@@ -196,10 +196,10 @@ def _check_upper(
 
 def _check_first(log: LogView, reader: Reader, found: Collector) -> None:
     """Check that the log names itself and its keys first and once, and ends with these keys."""
-    index, first = next(log.events.of("log-started"), (-1, None))
+    starts = dict(log.events.of("log-started"))
+    first = starts.pop(0, None)
     if (
         first is None
-        or index
         or first.fields["origin"] != log.checkpoint.origin
         or first.fields["keys"] != log.history[0].keys.to_json()
     ):
@@ -209,9 +209,8 @@ def _check_first(log: LogView, reader: Reader, found: Collector) -> None:
             log.place(0),
             "the log does not begin with a log-started event of this origin and these keys",
         )
-    for index, _ in log.events.of("log-started"):
-        if index:
-            found.add("bytes", "wrong-start", log.place(index), "the log starts a second time")
+    for index in starts:
+        found.add("bytes", "wrong-start", log.place(index), "the log starts in its middle")
     if reader.keys != log.keys:
         text = "the keys that the bundle states are not those in force at the log's end"
         found.add("bytes", "wrong-keys", f"{log.where}/{bundles.CHECKPOINT}", text)

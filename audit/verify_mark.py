@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from audit import aggregation
 from audit.events import Event
@@ -11,6 +12,14 @@ from audit.evidence import Collector, Evidence
 OWNER_ROW = "owner"
 # What travels in the rounds of adapters whose broadcasts have no mark; their releases have one.
 _UNMARKED: Mapping[str, str] = {"lora-xs": "R", "lora": "A and B"}
+
+
+class _Keys(NamedTuple):
+    """Where a run's watermark keys were fixed, and each recipient's commitment."""
+
+    index: int
+    stated: Mapping[str, str]
+    event: Event
 
 
 def check(evidence: Evidence, found: Collector) -> None:
@@ -33,7 +42,7 @@ def _method(evidence: Evidence) -> str:
     return aggregation.adapter(evidence.started[1].fields["plan"]) if evidence.started else ""
 
 
-def _check_keys(evidence: Evidence, found: Collector) -> tuple[int, Mapping[str, str]] | None:
+def _check_keys(evidence: Evidence, found: Collector) -> _Keys | None:
     """Check that the keys were fixed once, right after the tree head that they are bound to."""
     log = evidence.coordinator
     logged = list(log.of("watermark-keys", evidence.run))
@@ -54,35 +63,34 @@ def _check_keys(evidence: Evidence, found: Collector) -> tuple[int, Mapping[str,
     if len(stated) != len(event.fields["commitments"]) or len(set(stated.values())) != len(stated):
         text = "two watermark commitments are for one recipient, or two recipients share one"
         found.add("meaning", "mark-recommitted", log.place(index), text)
-    return index, stated
+    return _Keys(index, stated, event)
 
 
 def _check_release(
-    evidence: Evidence, keys: tuple[int, Mapping[str, str]] | None, found: Collector
+    evidence: Evidence, keys: _Keys | None, found: Collector
 ) -> None:
     """Check that the release is marked with the keys that were fixed at the run's start."""
     log = evidence.coordinator
-    start = next(iter(log.of("watermark-keys", evidence.run)), None)
     for index, event in log.of("watermark-committed", evidence.run):
         place = log.place(index)
-        if keys is None or start is None or not keys[0] < index:
+        if keys is None or not keys.index < index:
             text = "the release's watermark rests on keys that were not committed to before"
             found.add("meaning", "mark-uncommitted", place, text)
             continue
         for row in event.fields["commitments"]:
-            if keys[1].get(row["recipient"]) != row["commitment"]:
+            if keys.stated.get(row["recipient"]) != row["commitment"]:
                 text = f"the key for {row['recipient']} is not the one committed to at the start"
                 found.add("meaning", "mark-changed", place, text)
         for name in ("basis_digest", "table_digest", "strength"):
             if name == "basis_digest" and _method(evidence) == "lora":
                 continue  # it trains A, which the basis is of
-            if event.fields[name] != start[1].fields[name]:
+            if event.fields[name] != keys.event.fields[name]:
                 text = f"the watermark's {name.replace('_', ' ')} changed since the run's start"
                 found.add("meaning", "mark-changed", place, text)
 
 
 def _check_broadcasts(
-    evidence: Evidence, keys: tuple[int, Mapping[str, str]] | None, found: Collector
+    evidence: Evidence, keys: _Keys | None, found: Collector
 ) -> dict[tuple[int, str], tuple[int, str]]:
     """Return (round, site) -> (entry, digest) of every marked copy that a round was sent as."""
     log = evidence.coordinator
@@ -92,7 +100,7 @@ def _check_broadcasts(
         place = log.place(index)
         for row in event.fields["copies"]:
             name, digest = row["recipient"], row["adapter_digest"]
-            if keys is None or not keys[0] < index or name not in keys[1]:
+            if keys is None or not keys.index < index or name not in keys.stated:
                 text = f"the broadcast for {name} was marked without a commitment before it"
                 found.add("meaning", "mark-uncommitted", place, text)
             if digest == event.fields["input_adapter"]:

@@ -88,6 +88,29 @@ def test_a_run_that_went_on_after_its_end_is_found(
     assert "stopping-differs" in {fault.code for fault in found.faults}
 
 
+def test_losses_in_another_order_than_the_rounds_are_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    class Backwards(Judged):
+        def after(self, made: Any, turn: int) -> None:
+            for number in (1, 0) if turn == 1 else ():
+                fields = {"data_digest": self.data, "loss": self.losses[number]}
+                made.coordinator.log.append("public-loss", fields, run="run-1", round=number)
+
+    found = judged(federate, judge, tmp_path, Backwards("1.5", "2", outcome="completed"))
+    assert [(f.code, f.where) for f in found.faults] == [("stopping-differs", "coordinator")]
+
+
+def test_an_end_for_which_a_rounds_loss_is_missing_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    found = judged(federate, judge, tmp_path, Judged("2", "1.95"), rounds=3)
+    said = [fault.sentence for fault in found.faults]
+    assert len(said) == 2
+    assert "went on" in said[0]
+    assert "does not say so" in said[1]
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(1, 4), st.integers(0, 3))
 def test_the_rule_waits_for_patience_and_never_ends_a_run_that_gains(

@@ -37,6 +37,7 @@ _UNITS = (
     "verify_refusals", "verify_checks", "verify_insiders", "verify_attacks", "verify_keys",
     "verify_review", "reading", "custody", "archive", "erasure", "officer", "witness",
     "limits", "verify_flips", "stopping", "verify_unmarked", "conduct", "timestamp",
+    "verify_alone", "single_checks",
 )  # fmt: skip
 TESTS = (*(f"tests/audit/test_{name}.py" for name in _UNITS), "tests/fuzz/test_parsers.py")
 _STAYED = "SURVIVED"
