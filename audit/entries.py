@@ -54,7 +54,7 @@ _FACTS: Mapping[str, tuple[str, ...]] = {
     "key-rotated": ("reason",),
     "key-revoked": ("size", "reason"),
     "serving-access": ("route", "outcome", "requests"),
-    "config-changed": ("subject", "after", "keys"),
+    "config-changed": ("subject", "after_commitment", "keys"),
     "export": ("form", "entries"),
     "incident": ("code", "severity", "state", "opened", "reference"),
     "clock-anomaly": ("before", "seen"),

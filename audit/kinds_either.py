@@ -56,9 +56,14 @@ KINDS: Mapping[str, Table] = {
             "requests_commitment": DIGEST,
         },
     ),
-    # Digests of the whole; `keys` names the settings that differ, without their values.
+    # Salted digests of the whole; `keys` names the settings that differ, without their values.
     "config-changed": Table(
-        {"subject": CODE, "before": DIGEST, "after": DIGEST, "by_commitment": DIGEST},
+        {
+            "subject": CODE,
+            "before_commitment": DIGEST,
+            "after_commitment": DIGEST,
+            "by_commitment": DIGEST,
+        },
         {"keys": ListOf(SETTING, distinct=True)},
     ),
     "export": Table(

@@ -85,8 +85,8 @@ def conduct(of: Material) -> Iterator[Part]:
             time=moment(record),
             subject=fields["subject"],
             keys=listed(names) if names else "no setting by name",
-            before=short(fields["before"]),
-            after=short(fields["after"]),
+            before=short(fields["before_commitment"]),
+            after=short(fields["after_commitment"]),
         )
     for record in of.of("key-rotated"):
         yield say("rotated", [ref(record)], **_why(record))

@@ -1,7 +1,8 @@
 """A party's settings in its log: that they changed, from which digest to which, and where.
 
-The log has digests and the names of the settings that differ, never a value. Beside it lies what
-was seen last, so that the names can be told the next time.
+The log has salted commitments to the file's digests, which whoever guesses at a setting cannot try
+his guesses on, and the names of the settings that differ, never a value. Beside it lies what was
+seen last, so that the names can be told the next time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from audit.fields import SETTING
 from audit.log import Log, Receipt
 
 NOTHING = canonical.digest(b"")
-"""The `before` of settings that the log sees for the first time."""
+"""What settings that nobody saw before had been."""
 _MOST = 256  # names in one entry
 
 
@@ -90,20 +91,27 @@ def note(
         after = digest(content)
         if seen.get("digest") == after:
             return None
-        logged = [
-            entry.event.fields["after"]
-            for entry in log.entries("config-changed")
-            if entry.event.fields["subject"] == subject
-        ]
-        before = str((logged or [seen.get("digest", NOTHING)])[-1])
+        table, last = disclosures.Table(log.folder), _last(log, subject)
+        held = table.get([last]).get(last) if last else None
+        before = held.value if held else str(seen.get("digest", NOTHING))
         receipt = None
         if before != after:
-            fields: dict[str, JSON] = {"subject": subject, "before": before, "after": after}
-            fields |= disclosures.Table(log.folder).commit({"by": _account()})
+            values_of = {"before": before, "after": after, "by": _account()}
+            fields: dict[str, JSON] = {"subject": subject, **table.commit(values_of)}
+            fields["before_commitment"] = last or fields["before_commitment"]
             fields["keys"] = list(_changed(seen.get("settings", {}), _digests(values)))
             receipt = log.append("config-changed", fields)
         remember(memory, content, values)
         return receipt
+
+
+def _last(log: Log, subject: str) -> str:
+    """What the log's newest entry about these settings commits to; empty if it has none."""
+    last = ""
+    for entry in log.entries("config-changed"):
+        if entry.event.fields["subject"] == subject:
+            last = str(entry.event.fields["after_commitment"])
+    return last
 
 
 def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:

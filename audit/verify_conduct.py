@@ -36,14 +36,11 @@ def _check_settings(log: LogView, found: Collector) -> None:
     """Check that each change of settings starts where the one before it ended."""
     last: dict[str, str] = {}
     for index, event in log.of("config-changed"):
-        subject, before, after = (event.fields[name] for name in ("subject", "before", "after"))
+        subject, before = event.fields["subject"], event.fields["before_commitment"]
         if before != last.get(subject, before):
             text = f"a change of the {subject} settings is missing before this one"
             found.add("completeness", "settings-gap", log.place(index), text)
-        if before == after:
-            text = f"the {subject} settings are said to have changed and did not"
-            found.add("meaning", "settings-unchanged", log.place(index), text)
-        last[subject] = after
+        last[subject] = event.fields["after_commitment"]
 
 
 def _check_incidents(log: LogView, found: Collector) -> None:

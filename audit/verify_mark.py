@@ -17,7 +17,7 @@ _UNMARKED: Mapping[str, str] = {"lora-xs": "R", "lora": "A and B"}
 class _Keys(NamedTuple):
     """Where a run's watermark keys were fixed, and each recipient's commitment."""
 
-    index: int
+    at: int
     stated: Mapping[str, str]
     event: Event
 
@@ -66,14 +66,12 @@ def _check_keys(evidence: Evidence, found: Collector) -> _Keys | None:
     return _Keys(index, stated, event)
 
 
-def _check_release(
-    evidence: Evidence, keys: _Keys | None, found: Collector
-) -> None:
+def _check_release(evidence: Evidence, keys: _Keys | None, found: Collector) -> None:
     """Check that the release is marked with the keys that were fixed at the run's start."""
     log = evidence.coordinator
     for index, event in log.of("watermark-committed", evidence.run):
         place = log.place(index)
-        if keys is None or not keys.index < index:
+        if keys is None or not keys.at < index:
             text = "the release's watermark rests on keys that were not committed to before"
             found.add("meaning", "mark-uncommitted", place, text)
             continue
@@ -100,7 +98,7 @@ def _check_broadcasts(
         place = log.place(index)
         for row in event.fields["copies"]:
             name, digest = row["recipient"], row["adapter_digest"]
-            if keys is None or not keys.index < index or name not in keys.stated:
+            if keys is None or not keys.at < index or name not in keys.stated:
                 text = f"the broadcast for {name} was marked without a commitment before it"
                 found.add("meaning", "mark-uncommitted", place, text)
             if digest == event.fields["input_adapter"]:

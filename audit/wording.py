@@ -142,8 +142,8 @@ _CONDUCT = {
     "access": "Who was served is in the logs as salted commitments; this table has the sorts of "
     "access, how many requests an entry stands for, and how many entries there are.",
     "not-served": "No log of this bundle has an entry about serving a release.",
-    "settings": "The {subject} settings of {name} changed before {time}, in {keys}: from {before} "
-    "to {after}.",
+    "settings": "The {subject} settings of {name} changed before {time}, in {keys} (salted "
+    "digests: from {before} to {after}).",
     "rotated": "{name} replaced its keys on {time}, with the reason {reason}.",
     "key-revoked": "{name} revoked a key on {time}, with the reason {reason}; beyond {size} "
     "entries it counts for nothing.",

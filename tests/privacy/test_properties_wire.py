@@ -38,7 +38,7 @@ _STATED = {
     "egress": {"verdict", "code", "update_digest"},
     "release-received": {"release_digest"},
     "trainer-started": {"network"},
-    "config-changed": {"subject", "before", "after", "by_commitment"},
+    "config-changed": {"subject", "before_commitment", "after_commitment", "by_commitment"},
 }  # fmt: skip
 # Values that are keys, salted commitments, signatures, times or noise: as many bytes, other ones.
 _RANDOM = re.compile(

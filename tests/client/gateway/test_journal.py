@@ -159,7 +159,7 @@ def test_other_settings_of_the_service_are_in_the_log_by_name(site: Any, tmp_pat
     log.close()
     assert [f["subject"] for f in changed] == ["serving", "serving"]
     assert changed[1]["keys"] == ["drain_s"]
-    assert changed[1]["before"] == changed[0]["after"]
+    assert changed[1]["before_commitment"] == changed[0]["after_commitment"]
 
 
 def test_a_swap_is_in_the_log(site: Any) -> None:
