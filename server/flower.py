@@ -176,11 +176,11 @@ class Session:
         for first in range(0, len(waiting), _AT_ONCE):
             with _reachable():
                 arrived = self._grid.pull_messages(waiting[first : first + _AT_ONCE])
-            replies = [
-                _read(message, self._waiting.pop(message.metadata.reply_to_message_id))
-                for message in arrived
-                if message.metadata.reply_to_message_id in self._waiting
-            ]
+            replies = []
+            for message in arrived:
+                asked = self._waiting.pop(message.metadata.reply_to_message_id, None)
+                if asked is not None:
+                    replies.append(_read(message, asked.site, asked.kind))
             if replies:
                 return replies
         if replies := self._gone():
@@ -346,11 +346,10 @@ def _take_task(folder: Folder, address: str, run_id: int) -> str:
     )
 
 
-def _read(message: FlowerMessage, asked: _Asked) -> Reply:
-    site = asked.site
+def _read(message: FlowerMessage, site: str, kind: str) -> Reply:
     if message.has_error():
         return Reply(site, None, FAILURES.get(message.error.code, "no-answer"))
     try:
-        return Reply(site, flower.from_records(message.content, kind=asked.kind), None)
+        return Reply(site, flower.from_records(message.content, kind=kind), None)
     except EgressDenied:
         return Reply(site, None, "malformed")
