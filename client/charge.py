@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from audit import canonical
-from audit.events import decimal
 from audit.log import Log
+from client import statements
 from client.folder import Folder
 from privacy.ledger import Reservation
 from privacy.plan import Mechanism
@@ -33,32 +32,9 @@ def reserve(
         cohort=budget.cohort, run=run, plan_digest=plan_digest, mechanism=row, rounds=rounds,
         delta=budget.delta, cap=budget.epsilon,
     )  # fmt: skip
-    logged = {entry.event.fields["ledger_head"] for entry in log.entries("budget-reserved")}
-    if reservation.head in logged:
-        return reservation
-    secret = folder.pseudonym_secret().hex()
-    commitment = canonical.digest(canonical.encode({"cohort": budget.cohort, "secret": secret}))
-    # Whoever gave the command decided; a verifier wants a yes before every charge.
-    log.append(
-        "approval",
-        {"plan_digest": plan_digest, "decision": "approved", "by": "operator"},
-        run=run,
-    )
-    log.append(
-        "budget-reserved",
-        {
-            "plan_digest": plan_digest,
-            "cohort_commitment": commitment,
-            "noise_multiplier": decimal(row.noise_multiplier),
-            "sample_rate": decimal(row.sample_rate),
-            "steps": row.steps,
-            "rounds": rounds,
-            "delta": decimal(budget.delta),
-            "epsilon_before": decimal(round(reservation.epsilon_before, 6)),
-            "epsilon_after": decimal(round(reservation.epsilon_after, 6)),
-            "cap": decimal(budget.epsilon),
-            "ledger_head": reservation.head,
-        },
-        run=run,
-    )
+    if not statements.is_charged(log, reservation):
+        # Whoever gave the command decided; a verifier wants a yes before every charge.
+        decision = {"plan_digest": plan_digest, "decision": "approved", "by": "operator"}
+        log.append("approval", decision, run=run)
+        statements.charged(folder, log, reservation, row=row, rounds=rounds)
     return reservation

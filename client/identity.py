@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ from configs import files
 
 log = logging.getLogger("privity.node")
 
-# Longer than the pause between two looks of the coordinator at its nodes.
-_HANDOFF_SECONDS = 4.0
-
 
 def _boot() -> str:
     try:
@@ -38,7 +34,8 @@ def release_predecessor(folder: Folder, invitation: Invitation, private: Any) ->
     """Tell the coordinator that this folder's killed predecessor is gone, so that we may come back.
 
     Flower admits a node again only when the old one has been silent for a minute. Only the machine
-    that saw its own predecessor die may shorten that: a copy of the folder elsewhere may not.
+    that saw its own predecessor die may shorten that: a copy of the folder elsewhere may not. What
+    the predecessor had in hand is lost with it; a coordinator sees that the node is a new one.
     """
     path = folder.runtime / "node.json"
     boot = _boot()
@@ -60,7 +57,6 @@ def release_predecessor(folder: Folder, invitation: Invitation, private: Any) ->
                 ],
             ) as client:
                 client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
-            time.sleep(_HANDOFF_SECONDS)
         except (httpx.HTTPError, RuntimeError):
             log.warning("the coordinator did not release this node's last session")
         # From here on the mark is ours: whoever is killed before it knows its node again left one.

@@ -17,9 +17,8 @@ from safetensors.numpy import save as save_arrays
 from audit import canonical
 from audit.digests import arrays_digest
 from audit.errors import StaleRequest
-from audit.events import Subject
 from audit.log import Log
-from client import border, decisions, evidence, lineage, people, withdrawals
+from client import border, decisions, evidence, statements, withdrawals
 from client.border import spec
 from client.cell import Cell
 from client.errors import ClientError
@@ -31,7 +30,7 @@ from client.trainer import Arrays, Trains
 from configs import files
 from configs.errors import ConfigError
 from configs.load import read_plan
-from configs.run import Plan, decimal
+from configs.run import Plan
 from model import catalog, shapes
 from privacy.egress import clear
 from privacy.errors import EgressDenied
@@ -180,7 +179,9 @@ class Tasks:
         self._state_trainer(plan, log)
         withdrawals.check(folder)
         head = self._charge(plan, digest, header, log)
-        self._open_records(plan, log)
+        records = self._trainer.open()
+        if records is not None:
+            statements.opened(folder, log, records, run=plan.run)
         state_file = folder.run(plan.run) / "optimizer.safetensors"
         progress = folder.run(plan.run) / "progress.json"
 
@@ -196,27 +197,10 @@ class Tasks:
             shapes=border.shapes_of(folder, plan),
             max_norm=folder.settings.policy.max_update_norm,
         )
-        update_digest = arrays_digest(cleared.arrays)
-        receipt = log.append(
-            "dp-training",
-            {
-                "plan_digest": digest,
-                "noise_multiplier": decimal(plan.noise_multiplier),
-                "sample_rate": decimal(plan.sample_rate),
-                "steps": plan.steps_per_round,
-                "clip_norm": decimal(plan.clip_norm),
-                "unit": plan.unit,
-                "adjacency": plan.adjacency,
-                "accountant": plan.accountant,
-                "delta": decimal(plan.delta),
-                "ledger_head": head,
-                "input_digest": header.input_digest,
-                **border.stated_columns(folder, plan),
-            },
-            subjects=[Subject("update", update_digest)],
-            run=plan.run,
-            round=header.round,
-        )
+        receipt = statements.trained(
+            folder, log, plan, digest=digest, number=header.round, head=head,
+            start=header.input_digest, update=arrays_digest(cleared.arrays),
+        )  # fmt: skip
         files.replace(state_file, save_arrays(dict(trained.state)), mode=files.PRIVATE)
         outbox.write(digest, header.input_digest, receipt.index, cleared.arrays)
         return receipt.index, cleared.arrays
@@ -240,49 +224,10 @@ class Tasks:
             delta=budget.delta,
             cap=budget.epsilon,
         )
-        logged = {entry.event.fields["ledger_head"] for entry in log.entries("budget-reserved")}
-        if reservation.head not in logged:
-            log.append(
-                "budget-reserved",
-                {
-                    "plan_digest": digest,
-                    "cohort_commitment": self._cohort_commitment(),
-                    "noise_multiplier": decimal(plan.noise_multiplier),
-                    "sample_rate": decimal(plan.sample_rate),
-                    "steps": plan.steps,
-                    "rounds": plan.rounds,
-                    "delta": decimal(budget.delta),
-                    "epsilon_before": decimal(round(reservation.epsilon_before, 6)),
-                    "epsilon_after": decimal(round(reservation.epsilon_after, 6)),
-                    "cap": decimal(budget.epsilon),
-                    "ledger_head": reservation.head,
-                },
-                run=plan.run,
-            )
+        if not statements.is_charged(log, reservation):
+            statements.charged(folder, log, reservation, row=mechanism(plan), rounds=plan.rounds)
         ledger.begin_round(plan.run, header.round, input_digest=header.input_digest)
         return ledger.head()
-
-    def _cohort_commitment(self) -> str:
-        secret = self._folder.pseudonym_secret().hex()
-        cohort = self._folder.settings.budget.cohort
-        return canonical.digest(canonical.encode({"cohort": cohort, "secret": secret}))
-
-    def _open_records(self, plan: Plan, log: Log) -> None:
-        folder = self._folder
-        opened = self._trainer.open()
-        if opened is None:
-            return
-        lineage.remember(folder, plan.run, opened.lineage)
-        commitment = people.keep_report(folder, opened.report)
-        log.append(
-            "pii-scrub",
-            {
-                "profile": folder.settings.data.profile,
-                "scrubber_digest": opened.scrubber_digest,
-                "records_commitment": commitment,
-            },
-            run=plan.run,
-        )
 
     def _close(self, header: Close) -> Message:
         folder, log = self._folder, self._folder.log()

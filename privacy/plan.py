@@ -12,16 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import dp_accounting
 import numpy as np
-from dp_accounting import pld, rdp
 
 from privacy.errors import PlanInvalid
 
+# Imported by the first accounting: half of the time to start a client, which must be back soon.
+if TYPE_CHECKING:
+    import dp_accounting
+    from dp_accounting import pld
+
 _INTERVAL = 1e-4
 _COARSE = 1e-3  # only to find where to look
-_ZERO_OUT = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
 _HOPELESS = 100.0  # a loss past this is no privacy, and its distribution would need gigabytes
 _GRID = 10_000  # `find_noise` answers in multiples of 1 / _GRID
 _LARGEST = 10_000 * _GRID
@@ -181,13 +184,18 @@ def _profile(rows: _Rows, delta: float) -> tuple[tuple[float, float], ...]:
 
 
 def _accountant(rows: _Rows, interval: float) -> pld.PLDAccountant:
-    accountant = pld.PLDAccountant(_ZERO_OUT, value_discretization_interval=interval)
+    from dp_accounting import NeighboringRelation, pld
+
+    zero_out = NeighboringRelation.REPLACE_SPECIAL
+    accountant = pld.PLDAccountant(zero_out, value_discretization_interval=interval)
     for noise, rate, steps in rows:
         accountant.compose(_event(noise, rate, steps))
     return accountant
 
 
 def _event(noise: float, rate: float, steps: int) -> dp_accounting.DpEvent:
+    import dp_accounting
+
     gaussian = dp_accounting.GaussianDpEvent(noise)
     step = dp_accounting.PoissonSampledDpEvent(rate, gaussian)
     return dp_accounting.SelfComposedDpEvent(step, steps)
@@ -195,7 +203,9 @@ def _event(noise: float, rate: float, steps: int) -> dp_accounting.DpEvent:
 
 def _renyi_bound(rows: _Rows, delta: float) -> float:
     """Bound epsilon from above in milliseconds; whole orders only, which need no series."""
-    accountant = rdp.RdpAccountant(_ORDERS, _ZERO_OUT)
+    from dp_accounting import NeighboringRelation, rdp
+
+    accountant = rdp.RdpAccountant(_ORDERS, NeighboringRelation.REPLACE_SPECIAL)
     for noise, rate, steps in rows:
         accountant.compose(_event(noise, rate, steps))
     return float(accountant.get_epsilon(delta))

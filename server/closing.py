@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from audit import aggregation, stopping
 from audit.digests import arrays_digest
@@ -11,6 +12,25 @@ from server import aggregate
 from server.errors import ServerError
 from server.progress import Progress
 from server.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What became of each institution in one round.
+
+    Attributes:
+        number: the round.
+        updates: digest of every accepted update by institution; the arrays are on disk.
+        rejected: reasons by institution.
+        absent: institutions that gave no answer.
+        notes: each accepted institution's own signed checkpoint.
+    """
+
+    number: int
+    updates: Mapping[str, str]
+    rejected: Mapping[str, str]
+    absent: Sequence[str]
+    notes: Mapping[str, str]
 
 
 def left_behind(log: Log, state: State, number: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -49,30 +69,13 @@ def began(log: Log, run: str, number: int) -> bool:
     return _logged(log, "aggregation", run, number)
 
 
-def close(
-    log: Log,
-    state: State,
-    number: int,
-    updates: Mapping[str, str],
-    rejected: Mapping[str, str],
-    absent: list[str],
-    notes: Mapping[str, str],
-) -> None:
-    """Combine the updates of round `number`, log it, and make the next round due.
-
-    Args:
-        log: the coordinator's log.
-        state: the run's record.
-        number: the round.
-        updates: digest of every accepted update by institution; the arrays are on disk.
-        rejected: reasons by institution.
-        absent: institutions that gave no answer.
-        notes: each accepted institution's own signed checkpoint.
+def close(log: Log, state: State, fates: Fates) -> None:
+    """Combine the updates of a round, log it, and make the next round due.
 
     Guarantees: repeating it after a crash logs nothing twice.
     """
-    run, plan = state.plan.run, state.plan
-    names = sorted(updates)
+    run, plan, number = state.plan.run, state.plan, fates.number
+    names = sorted(fates.updates)
     start = state.adapter(number)
     result = aggregate.combine(
         start, [state.update(number, name) for name in names], plan.aggregation
@@ -83,52 +86,38 @@ def close(
             "aggregation",
             {
                 "method": aggregation.words(plan.document()),
-                "inputs": [{"institution": name, "update_digest": updates[name]} for name in names],
+                "inputs": [
+                    {"institution": name, "update_digest": fates.updates[name]} for name in names
+                ],
                 "input_adapter": arrays_digest(start),
                 "output_adapter": arrays_digest(result),
             },
             run=run,
             round=number,
         )
-    _end(log, state, number, updates, rejected, absent, notes)
+    _end(log, state, fates)
 
 
-def skip(
-    log: Log,
-    state: State,
-    number: int,
-    updates: Mapping[str, str],
-    rejected: Mapping[str, str],
-    absent: list[str],
-    notes: Mapping[str, str],
-) -> None:
-    """End round `number` below its quorum: nothing is combined, the next starts where it started.
+def skip(log: Log, state: State, fates: Fates) -> None:
+    """End a round below its quorum: nothing is combined, the next starts where it started.
 
     For a round whose quorum nobody can reach any more, because sites were charged for it and lost
     their answer. Its epsilon stays spent; the log says who answered and who did not.
     """
-    state.keep_adapter(number + 1, state.adapter(number))
-    _end(log, state, number, updates, rejected, absent, notes)
+    state.keep_adapter(fates.number + 1, state.adapter(fates.number))
+    _end(log, state, fates)
 
 
-def _end(
-    log: Log,
-    state: State,
-    number: int,
-    updates: Mapping[str, str],
-    rejected: Mapping[str, str],
-    absent: list[str],
-    notes: Mapping[str, str],
-) -> None:
-    run, names = state.plan.run, sorted(updates)
+def _end(log: Log, state: State, fates: Fates) -> None:
+    run, number, names = state.plan.run, fates.number, sorted(fates.updates)
     if not _logged(log, "round-closed", run, number):
         log.append(
             "round-closed",
             {
                 "accepted": names,
-                "rejected": sorted(rejected),
-                "absent": absent,
-                "site_checkpoints": dict(notes),
+                "rejected": sorted(fates.rejected),
+                "absent": list(fates.absent),
+                "site_checkpoints": dict(fates.notes),
             },
             run=run,
             round=number,

@@ -69,13 +69,23 @@ class _Bearer:
         return call_next(context)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One outstanding answer: of which site and kind, and since when its node was connected."""
+
+    site: str
+    kind: str
+    activated: str
+
+
 class Session:
     """One Flower run, held by this process. Use as a context manager."""
 
     def __init__(self, grid: HttpGrid, heartbeat: HeartbeatSender) -> None:
         self._grid = grid
         self._heartbeat = heartbeat
-        self._waiting: dict[str, tuple[str, str]] = {}
+        self._waiting: dict[str, _Asked] = {}
+        self._looked = 0.0
 
     @classmethod
     def open(cls, folder: Folder) -> Session:
@@ -123,29 +133,35 @@ class Session:
 
     def online(self) -> dict[str, int]:
         """Node identifiers of the sites that are connected now, by name."""
+        return {name: node.node_id for name, node in self._connected().items()}
+
+    def _connected(self) -> dict[str, Any]:
+        """Flower's facts of the connected nodes, by their sites' names."""
         with _reachable():
             nodes = list(self._grid.get_nodes())
-        return {node.name: node.node_id for node in nodes if node.status == NodeStatus.ONLINE}
+        return {node.name: node for node in nodes if node.status == NodeStatus.ONLINE}
 
     def send(self, messages: Mapping[str, Message], *, group: str, ttl_s: float) -> None:
         """Queue one message a site; sites that are not connected are left out."""
-        online = self.online()
+        online = self._connected()
         for site, message in messages.items():
             if site not in online:
                 continue
-            kind = flower.TYPES[message.kind]
+            kind, node = flower.TYPES[message.kind], online[site]
             sent = FlowerMessage(
-                flower.to_records(message), online[site], kind, ttl=ttl_s, group_id=group
+                flower.to_records(message), node.node_id, kind, ttl=ttl_s, group_id=group
             )
             with _reachable():
                 (identifier,) = self._grid.push_messages([sent])
             if identifier is not None:
-                self._waiting[identifier] = (site, flower.ANSWERS[kind])
+                self._waiting[identifier] = _Asked(
+                    site, flower.ANSWERS[kind], node.last_activated_at
+                )
 
     @property
     def waiting(self) -> frozenset[str]:
         """Sites whose answer is outstanding."""
-        return frozenset(site for site, _ in self._waiting.values())
+        return frozenset(asked.site for asked in self._waiting.values())
 
     def forget(self) -> None:
         """Stop waiting for outstanding answers; late ones are never read."""
@@ -160,16 +176,34 @@ class Session:
         for first in range(0, len(waiting), _AT_ONCE):
             with _reachable():
                 arrived = self._grid.pull_messages(waiting[first : first + _AT_ONCE])
-            replies = [
-                _read(message, *self._waiting.pop(message.metadata.reply_to_message_id))
-                for message in arrived
-                if message.metadata.reply_to_message_id in self._waiting
-            ]
+            replies = []
+            for message in arrived:
+                asked = self._waiting.pop(message.metadata.reply_to_message_id, None)
+                if asked is not None:
+                    replies.append(_read(message, asked.site, asked.kind))
             if replies:
                 return replies
+        if replies := self._gone():
+            return replies
         # Looking at many sites takes many calls, so one looks less often.
         time.sleep(_POLL_SECONDS * max(1.0, len(waiting) / _AT_ONCE / 2))
         return []
+
+    def _gone(self) -> list[Reply]:
+        """Sites whose client is a new one since they were asked: the old one took it along.
+
+        Flower gives a request out once and does not say so. Asking again spends nothing: whoever
+        has an answer stored gives it again.
+        """
+        if not self._waiting or time.monotonic() < self._looked + _LOOK_AGAIN_SECONDS:
+            return []
+        online, self._looked = self._connected(), time.monotonic()
+        gone = [
+            identifier
+            for identifier, asked in self._waiting.items()
+            if asked.site in online and online[asked.site].last_activated_at != asked.activated
+        ]
+        return [Reply(self._waiting.pop(identifier).site, None, "no-answer") for identifier in gone]
 
     def __enter__(self) -> Session:
         return self

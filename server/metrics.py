@@ -59,6 +59,7 @@ class Metrics(Collector):
         for name, text, value in (
             ("round", "Rounds that are closed.", lambda run: run["round"]),
             ("rounds", "Rounds of the plan.", lambda run: run["rounds"]),
+            ("going", "1: its rounds are not over.", lambda run: run["outcome"] == "running"),
             ("participants", "Sites whose update counted.", lambda run: len(run["participants"])),
             ("skipped", "Rounds that missed their quorum for good.", _skipped),
             ("waiting_for_file", "Sites that are asked by file.",

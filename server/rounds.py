@@ -172,7 +172,7 @@ class Conductor:
             )
         skipped = len(updates) < plan.quorum
         end = closing.skip if skipped else closing.close
-        end(log, self.state, number, updates, rejected, absent, notes)
+        end(log, self.state, closing.Fates(number, updates, rejected, absent, notes))
         self.link.settle()
         self.tell(
             "closed",

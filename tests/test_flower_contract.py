@@ -188,6 +188,30 @@ def test_the_fields_of_the_superlinks_configuration_are_the_known_ones() -> None
     assert given == set(inspect.signature(SuperLinkLifespanConfig).parameters)
 
 
+@pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")  # Flower's migrations
+def test_a_node_that_came_back_is_told_by_when_it_was_activated(tmp_path: Path) -> None:
+    from flwr.server.superlink.linkstate import LinkStateFactory
+    from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.superlink.federation import NoOpFederationManager
+
+    place = str(tmp_path / "link.sqlite")
+    state = LinkStateFactory(place, NoOpFederationManager(), ObjectStoreFactory()).state()
+    node = state.create_node("owner", "owner", b"key", 30.0, name="clinic-a")
+
+    def since() -> str | None:
+        (info,) = state.get_node_info(node_ids=[node])
+        return info.last_activated_at
+
+    assert state.activate_node(node, 30.0)
+    first = since()
+    assert state.acknowledge_node_heartbeat(node, 30.0)
+    assert since() == first, "not by a heartbeat"
+    assert not state.activate_node(node, 30.0), "a second client of the same key is refused"
+    assert state.deactivate_node(node)
+    assert state.activate_node(node, 30.0)
+    assert since() != first
+
+
 def test_the_private_grid_names_exist() -> None:
     from flwr.superlink.grid import HttpGrid
 

@@ -13,16 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from audit.digests import arrays_digest
-from audit.events import Subject
-from audit.log import Log
-from client import border, charge, decisions, lineage, people, withdrawals
+from client import border, charge, decisions, people, statements, withdrawals
 from client.cell import Cell
 from client.errors import ClientError
 from client.folder import Folder
 from client.judge import judge, mechanism
 from client.search.trial import Progress, moved
 from client.trainer import Trains
-from configs.run import Plan, decimal
+from configs.run import Plan
 from privacy import plan as accounting
 from privacy.egress import clear
 
@@ -115,7 +113,9 @@ def train(
         for number in range(plan.rounds):
             entry = arrays_digest(current)
             folder.ledger().begin_round(plan.run, number, input_digest=entry)
-            _open(folder, inside, plan, log)
+            records = inside.open()
+            if records is not None:
+                statements.opened(folder, log, records, run=plan.run)
 
             def on_step(done: int, total: int, at: int = number) -> None:
                 progress("training", at * total + done, plan.rounds * total)
@@ -126,7 +126,10 @@ def train(
                 shapes=border.shapes_of(folder, plan),
                 max_norm=folder.settings.policy.max_update_norm,
             )
-            _say(folder, plan, digest, number, entry, cleared.arrays, log)
+            statements.trained(
+                folder, log, plan, digest=digest, number=number, head=folder.ledger().head(),
+                start=entry, update=arrays_digest(cleared.arrays),
+            )  # fmt: skip
             current, state = moved(current, cleared.arrays), trained.state
     finally:
         log.close()
@@ -134,42 +137,3 @@ def train(
         if stop is not None:
             stop()
     return current
-
-
-def _open(folder: Folder, inside: Trains, plan: Plan, log: Log) -> None:
-    opened = inside.open()
-    if opened is None:
-        return
-    lineage.remember(folder, plan.run, opened.lineage)
-    fields = {
-        "profile": folder.settings.data.profile,
-        "scrubber_digest": opened.scrubber_digest,
-        "records_commitment": people.keep_report(folder, opened.report),
-    }
-    log.append("pii-scrub", fields, run=plan.run)
-
-
-def _say(
-    folder: Folder, plan: Plan, digest: str, number: int, entry: str, delta: Any, log: Log
-) -> None:
-    """Sign into the log what was trained, as for a run."""
-    log.append(
-        "dp-training",
-        {
-            "plan_digest": digest,
-            "noise_multiplier": decimal(plan.noise_multiplier),
-            "sample_rate": decimal(plan.sample_rate),
-            "steps": plan.steps_per_round,
-            "clip_norm": decimal(plan.clip_norm),
-            "unit": plan.unit,
-            "adjacency": plan.adjacency,
-            "accountant": plan.accountant,
-            "delta": decimal(plan.delta),
-            "ledger_head": folder.ledger().head(),
-            "input_digest": entry,
-            **border.stated_columns(folder, plan),
-        },
-        subjects=[Subject("update", arrays_digest(delta))],
-        run=plan.run,
-        round=number,
-    )

@@ -274,6 +274,23 @@ class World:
         return [facts for name, facts in self.told if name == event]
 
 
+def once(act: Callable[[], None], when: Callable[..., bool]) -> Callable[..., None]:
+    """Run `act` the first time that `when` holds."""
+    done: list[bool] = []
+
+    def hook(*given: Any) -> None:
+        if not done and when(*given):
+            done.append(True)
+            act()
+
+    return hook
+
+
+def of_round(number: int, site: str) -> Callable[[str, Any], bool]:
+    """Whether a site is given a request of that round."""
+    return lambda name, request: name == site and request.metadata.group_id == f"round-{number}"
+
+
 @pytest.fixture
 def world(
     federation: Callable[..., Any], plain_scrub: None, monkeypatch: pytest.MonkeyPatch

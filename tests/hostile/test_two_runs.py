@@ -121,16 +121,16 @@ def test_the_same_records_do_not_give_the_same_commitment_twice(runs: Any) -> No
 
 def test_a_count_that_left_would_be_seen(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison can fail: of a site that writes an entry a person, two runs differ."""
-    from client import tasks
+    from client import people
 
-    real = tasks.people.keep_report
+    real = people.keep_report
 
     def telling(folder: Any, report: Any) -> str:
         for _ in range(report.persons):
             folder.log().append("request-refused", {"request": "task", "word": "failed"})
         return real(folder, report)
 
-    monkeypatch.setattr(tasks.people, "keep_report", telling)
+    monkeypatch.setattr(people, "keep_report", telling)
     lengths = [[len(c.objects) for c in runs(n, make())] for n, make in
                (("one", _few), ("two", _many))]  # fmt: skip
     assert lengths[0] != lengths[1]
