@@ -121,7 +121,7 @@ class Tasks:
         """Say once, to whoever looks after the client, that a plan waits for a decision."""
         if digest != self._told:
             _log.warning(
-                "%s: %s was proposed and waits (plan %s); decide with: privity client approve %s %s",
+                "%s: %s was proposed and waits (plan %s); decide by: privity client approve %s %s",
                 self._folder.settings.name, run, digest, self._folder.path, run,
             )  # fmt: skip
             self._told = digest
