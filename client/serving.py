@@ -168,6 +168,7 @@ def create_app(
         policy=policy,
         on_rollback=rolled_back,
         record=None if notary is None else partial(text_marking.record, notary),
+        labels={name: it.labels for name, it in journal.releases.items()},
     )
     running = Running(service, engine, journal, names)
     # The interactive pages of the framework would fetch scripts from elsewhere.

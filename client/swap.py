@@ -61,13 +61,14 @@ async def exchange(running: serving.Running, wanted: dict[str, Path]) -> None:
     running.releases = wanted
     rows = running.service.access.take()  # under the names that they were asked by
     known = {name: served(path) for name, path in wanted.items()}
+    labels = {name: it.labels for name, it in known.items()}
     await asyncio.to_thread(running.journal.exchanged, known, rows)
     embedded.hidden = frozenset(gone)
-    running.service.refresh()
+    running.service.refresh(labels)
     for name in gone:
         await embedded.remove(name)
     embedded.hidden = frozenset()
-    running.service.refresh()
+    running.service.refresh(labels)
 
 
 def _check(read: Callable[[], Sequence[Path]], key: Path) -> dict[str, Path]:

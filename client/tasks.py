@@ -6,6 +6,7 @@ Executes installed code only. Of the coordinator's messages it reads numbers, na
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,7 @@ from privacy.wire import (
 )
 
 _NO_RELEASE = "sha256:" + "0" * 64
+_log = logging.getLogger("privity.runner")
 
 
 class Tasks:
@@ -62,6 +64,7 @@ class Tasks:
         self._invitation: Invitation = folder.invitation()
         self._trainer: Trains = trainer or Cell(folder)
         self._refusals = Refusals(folder)
+        self._told = ""
 
     def answer(self, message: Message) -> Message:
         """Answer one message of the coordinator.
@@ -103,6 +106,7 @@ class Tasks:
             decisions.write(folder, log, plan, "approved", "policy")
             decision = "approved"
         if decision is None:
+            self._tell(plan.run, digest)
             return self._decided(
                 header, log, digest, "pending", "waiting-for-approval", cosignature
             )
@@ -111,6 +115,15 @@ class Tasks:
                 header, log, digest, "declined", "refused-by-operator", cosignature
             )
         return self._decided(header, log, digest, "accepted", "none", cosignature)
+
+    def _tell(self, run: str, digest: str) -> None:
+        """Say once, to whoever looks after the client, that a plan waits for a decision."""
+        if digest != self._told:
+            _log.warning(
+                "%s: %s was proposed and waits (plan %s); decide by: privity client approve %s %s",
+                self._folder.settings.name, run, digest, self._folder.path, run,
+            )  # fmt: skip
+            self._told = digest
 
     def _judge(self, plan: Plan, digest: str) -> str:
         rows = self._folder.ledger().rows(self._folder.settings.budget.cohort)

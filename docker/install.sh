@@ -13,11 +13,11 @@ role="${2:-client}"
 # An institution's machine prepares, trains, evaluates, exports and may serve; the verifier alone
 # needs no machine learning. `timestamp` and `hsm` are for who keeps a log.
 case "$role" in
-    client) extras="client,prepare,evaluate,export,serve,timestamp,hsm" ;;
+    client) extras="client,prepare,search,evaluate,export,serve,timestamp,hsm" ;;
     server) extras="server,timestamp,hsm" ;;
     serve) extras="serve" ;;
     audit) extras="audit-page,timestamp,hsm" ;;
-    all) extras="client,prepare,evaluate,export,server,serve,audit-page,timestamp,hsm" ;;
+    all) extras="client,prepare,search,evaluate,export,server,serve,audit-page,timestamp,hsm" ;;
     *) echo "install.sh: there is no role $role; give client, server, serve, audit or all" >&2; exit 2 ;;
 esac
 if [ -n "$(ls -A "$target" 2>/dev/null || true)" ]; then

@@ -16,7 +16,7 @@ mkdir -p "$out.part/wheels" "$out.part/model"
 echo "wheels: building and downloading"
 "$python" -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$out.part/wheels" \
     --constraint "$root/constraints.txt" \
-    "$root[client,prepare,evaluate,export,server,serve,audit-page,timestamp,hsm]" 'pip>=25'
+    "$root[client,prepare,search,evaluate,export,server,serve,audit-page,timestamp,hsm]" 'pip>=25'
 echo "model: downloading"
 "$python" - "$root" "$out.part/model" <<'PYTHON'
 import subprocess

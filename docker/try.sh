@@ -56,7 +56,7 @@ case "$role" in
         run privity client deid /data/notes.jsonl --profile strict
         run privity model show smollm2-135m-instruct
         # Each extra of the role: what a missing one would say is an error of its own.
-        run python -c 'import datasketch, nltk, onnx, onnxruntime, onnxscript, openpyxl, pkcs11, psycopg
+        run python -c 'import datasketch, nltk, onnx, onnxruntime, onnxscript, openpyxl, optuna, pkcs11, psycopg
 import pyarrow, rfc3161_client, rouge_score, sacrebleu, sqlalchemy'
         python3 -c 'import json
 for n in range(40):

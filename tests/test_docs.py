@@ -126,6 +126,19 @@ def test_the_readme_names_every_command() -> None:
     assert missing == {("model", "list")}  # what the README leaves to --help
 
 
+def test_each_role_has_a_guide_of_commands() -> None:
+    needed = {
+        "guides/institution.md": {"init", "doctor", "prepare", "scrub", "plan", "run", "approve"},
+        "guides/coordinator.md": {"init", "enroll", "start", "run", "release", "renew", "revoke"},
+        "guides/operations.md": {"doctor", "show", "renew", "lock", "rotate", "revoke"},
+        "officer.md": {"verify", "report", "serve", "officer", "sign-off", "export"},
+    }
+    for name, verbs in needed.items():
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        missing = verbs - {words[2] for words in _commands(text) if len(words) > 2}
+        assert not missing, f"{name}: {missing}"
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
 def test_every_make_target_in_a_document_exists(path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -30,10 +30,15 @@ _log = logging.getLogger("privity.serving")
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A release as the log names it: by its adapter's digest, within the run that it came of."""
+    """A release as the log names it: by its adapter's digest, within the run that it came of.
+
+    Attributes:
+        labels: what it was trained to choose among, and nothing else; empty if it writes.
+    """
 
     digest: str
     run: str | None
+    labels: tuple[str, ...] = ()
 
 
 def served(release: Path) -> Served:
@@ -43,7 +48,14 @@ def served(release: Path) -> Served:
     run = facts.get("run")
     stated = facts.get("adapter_digest")
     digest = stated if isinstance(stated, str) else canonical.digest(text)
-    return Served(digest, run if isinstance(run, str) else None)
+    return Served(digest, run if isinstance(run, str) else None, _labels(facts))
+
+
+def _labels(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    plan = facts.get("plan", {})
+    if plan.get("training", {}).get("objective") != "label":
+        return ()
+    return tuple(map(str, plan.get("task", {}).get("labels", ())))
 
 
 class Journal:

@@ -72,7 +72,10 @@ def router(service: Service, store: FeedbackStore | None, keys: KeyFile | None) 
     async def chat(request: Request) -> Response:
         may_judge = store is not None and "feedback" in request.state.caller.scopes
         models = service.routes.models
-        return page("chat.html", models=models, other=models[-1], may_judge=may_judge)
+        labels = {name: service.labels(name) for name in models}
+        return page(
+            "chat.html", models=models, other=models[-1], labels=labels, may_judge=may_judge
+        )
 
     @routes.get("/sign-in")
     async def ask_for_key(request: Request) -> Response:

@@ -6,11 +6,19 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from client.gateway.formats import (
+    Closed,
+    JsonSchema,
+    NamedSchema,
+    PlainText,
+    ResponseFormat,
+    StructuredOutputs,
+)
 from client.gateway.question import Finish
 
 LONGEST_ANSWER_TOKENS: Final = 2048
@@ -18,13 +26,6 @@ _MOST_STOPS: Final = 4
 
 Limit = Annotated[int, Field(ge=1, le=LONGEST_ANSWER_TOKENS)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
-Label = Annotated[str, Field(min_length=1, max_length=500)]
-
-
-class Closed(BaseModel):
-    """A parameter that is silently ignored would look obeyed, so unknown ones are refused."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class TextPart(Closed):
@@ -52,18 +53,6 @@ class StreamOptions(Closed):
     """Whether the last chunk of a stream carries the token counts."""
 
     include_usage: bool = False
-
-
-class StructuredOutputs(Closed):
-    """What the answer must be one of; the name is vLLM's."""
-
-    choice: Annotated[list[Label], Field(min_length=1, max_length=1000)]
-
-
-class PlainText(Closed):
-    """The one form of an answer that needs no grammar."""
-
-    type: Literal["text"]
 
 
 class _Asked(Closed):
@@ -102,6 +91,10 @@ class _Asked(Closed):
         """What the answer must be one of; empty if it is free."""
         return tuple(self.structured_outputs.choice) if self.structured_outputs else ()
 
+    def written(self, answer: str) -> str:
+        """A whole answer in the form that was asked for."""
+        return answer
+
     @property
     def usage(self) -> bool:
         """Whether a stream ends with the token counts."""
@@ -114,7 +107,7 @@ class ChatRequest(_Asked):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=256)]
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
-    response_format: PlainText | None = None
+    response_format: ResponseFormat | None = None
     tools: Annotated[list[str], Field(max_length=0)] | None = None
     store: Literal[False] = False
 
@@ -122,6 +115,25 @@ class ChatRequest(_Asked):
     def limit(self) -> int:
         """Longest answer, in tokens."""
         return self.max_completion_tokens or self.max_tokens or 256
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What the answer must be one of; empty if it is free."""
+        if isinstance(self.response_format, JsonSchema):
+            return self.response_format.json_schema.choice.labels
+        return super().choices
+
+    def written(self, answer: str) -> str:
+        """A whole answer in the form that was asked for."""
+        if isinstance(self.response_format, JsonSchema):
+            return self.response_format.json_schema.choice.write(answer)
+        return answer
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if self.structured_outputs and isinstance(self.response_format, JsonSchema):
+            raise ValueError("two lists to choose from")
+        return self
 
 
 class CompletionRequest(_Asked):
@@ -139,7 +151,7 @@ class CompletionRequest(_Asked):
 
 
 UNUSED: Final = frozenset(
-    {"frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "response_format", "tools"}
+    {"frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "tools"}
     | {"store", "best_of", "echo"}
 )
 """Settings that pass where they ask for nothing, and are not supported beyond that."""
@@ -154,10 +166,12 @@ FIELDS: Final = frozenset(
         StreamOptions,
         StructuredOutputs,
         PlainText,
+        JsonSchema,
+        NamedSchema,
     )
     for name in model.model_fields
 ) | {
-    "answer", "comment", "consented", "correction", "id", "person", "verdict",
+    "schema", "answer", "comment", "consented", "correction", "id", "person", "verdict",
     "audio", "functions", "function_call", "guided_choice", "metadata", "min_p", "modalities",
     "parallel_tool_calls", "prediction", "reasoning_effort", "repetition_penalty", "seed",
     "service_tier", "stop_token_ids", "suffix", "tool_choice", "top_k", "top_logprobs",

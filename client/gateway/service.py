@@ -50,6 +50,7 @@ class Service:
         policy: Policy,
         on_rollback: Callable[[Rollback], None] = lambda rollback: None,
         record: Record | None = None,
+        labels: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         """Set up.
 
@@ -60,7 +61,9 @@ class Service:
             policy: on identifiers.
             on_rollback: told when the trial is rolled back.
             record: signs what is known of an answer; None signs nothing.
+            labels: of the releases that were trained to choose among labels, by their names.
         """
+        self._labels = dict(labels or {})
         self._record = record
         self.engine, self.settings, self.policy = engine, settings, policy
         self._told = on_rollback
@@ -81,7 +84,7 @@ class Service:
         if self._record is None:
             return None
         # One of a few given answers is not written word by word, so nothing is marked.
-        bound = question.choices or (self.settings.engine.labels and not question.raw)
+        bound = question.choices or (self.labels(question.model) and not question.raw)
         return self._record(
             release=question.model,
             answer=answer,
@@ -93,8 +96,13 @@ class Service:
         self.metrics.refused_at_the_door(code)
         self.access.note(Row("unknown", self.routes.stable, DOOR, code.replace("_", "-")))
 
-    def refresh(self) -> None:
+    def labels(self, model: str) -> tuple[str, ...]:
+        """What a chat with this model is answered with one of; empty if it writes freely."""
+        return self.settings.engine.labels or self._labels.get(model, ())
+
+    def refresh(self, labels: Mapping[str, tuple[str, ...]]) -> None:
         """Take notice of releases that came or went; a trial that was rolled back stays so."""
+        self._labels = dict(labels)
         rolled_back = self.routes.rolled_back
         self.routes = self._new_routes(self.routes.stable)
         self.routes.rolled_back = rolled_back
@@ -115,8 +123,8 @@ class Service:
         course = _Course(time.monotonic(), question.model)
         self.open += 1
         try:
-            if self.settings.engine.labels and not question.choices and not question.raw:
-                question = replace(question, choices=self.settings.engine.labels)
+            if not question.choices and not question.raw:
+                question = replace(question, choices=self.labels(question.model))
             messages = await self.policy.ask(question.messages, person=user)
             question = replace(question, messages=messages)
             async with aclosing(self._parts(question, user, course)) as parts:

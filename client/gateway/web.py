@@ -46,7 +46,8 @@ def router(service: Service) -> APIRouter:
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:
         entry = {"object": "model", "created": created, "owned_by": "privity"}
-        return {"object": "list", "data": [{"id": name, **entry} for name in service.routes.models]}
+        data = [{"id": name, **entry, **_choosing(service, name)} for name in service.routes.models]
+        return {"object": "list", "data": data}
 
     @routes.post("/v1/chat/completions")
     async def chat(asked: ChatRequest, request: Request) -> Response:
@@ -59,6 +60,12 @@ def router(service: Service) -> APIRouter:
         return await _answer(service, asked, messages, request, raw=True)
 
     return routes
+
+
+def _choosing(service: Service, model: str) -> dict[str, list[str]]:
+    """The labels of a model that only chooses, beside what OpenAI's interface says of a model."""
+    labels = service.labels(model)
+    return {"labels": list(labels)} if labels else {}
 
 
 async def _answer(
@@ -103,9 +110,7 @@ async def _answer(
             return _refusal(fault)
         if asked.stream:
             gone.cancel()  # from here on the response itself notices
-            events = _events(
-                envelope, part, parts, counts=asked.usage, sign=partial(service.record, question)
-            )
+            events = _events(envelope, part, parts, asked, sign=partial(service.record, question))
             return StreamingResponse(
                 events, media_type="text/event-stream", headers={"cache-control": "no-store"}
             )
@@ -118,6 +123,7 @@ async def _answer(
             return Response(status_code=499)
         try:
             text, last = rest.result()
+            text = asked.written(text)
         except Exception as fault:
             return _refusal(fault)
         counts = replies.usage(last.prompt_tokens, last.tokens)
@@ -140,8 +146,8 @@ async def _events(
     envelope: Envelope,
     first: Part,
     parts: Any,
+    asked: ChatRequest | CompletionRequest,
     *,
-    counts: bool,
     sign: Callable[[str], Mapping[str, Any] | None],
 ) -> AsyncIterator[str]:
     async with aclosing(parts):
@@ -150,8 +156,8 @@ async def _events(
         part = first
         texts = []
         while True:
-            if part.text:
-                texts.append(part.text)
+            texts.append(part.text)
+            if part.text and not asked.choices:
                 yield envelope.piece(part.text)
             if part.finish is not None:
                 break
@@ -160,11 +166,14 @@ async def _events(
             except (Failed, Refused, StopAsyncIteration):
                 yield envelope.broken()
                 return
-        usage = replies.usage(part.prompt_tokens, part.tokens) if counts else None
+        text = asked.written("".join(texts))
+        if asked.choices:  # one of a few answers has no beginning that could come sooner
+            yield envelope.piece(text)
+        usage = replies.usage(part.prompt_tokens, part.tokens) if asked.usage else None
         # Let the answer be noted before the client hears that it is over.
         with suppress(StopAsyncIteration):
             await anext(parts)
-        yield envelope.closing(part.finish, usage, sign("".join(texts)))
+        yield envelope.closing(part.finish, usage, sign(text))
 
 
 async def _gone(request: Request) -> None:
@@ -228,6 +237,9 @@ def add_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in known) or None
         if first["type"] == "extra_forbidden" or (known and known[0] in replies.UNUSED):
             message = f"{where or 'a parameter'} is not supported here"
+            return error(400, message, "unsupported_parameter", where)
+        if known and known[0] == "response_format":
+            message = "response_format may be text, or a json_schema of one choice among strings"
             return error(400, message, "unsupported_parameter", where)
         wants = _WANTS.get(first["type"], "is not valid").format(**first.get("ctx", {}))
         return error(400, f"{where or 'the body'} {wants}", "invalid", where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import warnings
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -53,10 +54,10 @@ class Fake:
         pass
 
 
-def make_release(folder: Path, name: str, key: Path) -> Path:
+def make_release(folder: Path, name: str, key: Path, **facts: Any) -> Path:
     path = folder / name
     path.mkdir()
-    (path / "release.json").write_text(f'{{"format": 1, "release": "{name}"}}')
+    (path / "release.json").write_text(json.dumps({"format": 1, "release": name, **facts}))
     (path / "adapter_model.safetensors").write_bytes(b"weights")
     if not key.exists():
         signing.create_key(key)
@@ -73,9 +74,11 @@ def make_app(
 ) -> Any:
     key = root / "key"
     names = [name for name in behind.models if name != "base"]
-    releases = [make_release(root, name, key) for name in names if not (root / name).exists()]
+    for name in names:
+        if not (root / name).exists():
+            make_release(root, name, key)
     return serving.create_app(
-        releases or [root / name for name in names],
+        [root / name for name in names],
         key=root / "key.pub",
         load=lambda paths, notary: behind,
         settings=Serving.model_validate(settings),

@@ -173,6 +173,7 @@ def test_a_run_waits_until_the_institution_has_decided(
     world: Make,
     decision: str,
     capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rounds, "_ASK_AGAIN_SECONDS", 0.01)
@@ -197,6 +198,8 @@ def test_a_run_waits_until_the_institution_has_decided(
     made.train(run)
     assert rows_while_pending == [0]
     assert "plan sha256:" in capfd.readouterr().out
+    (told,) = [it.getMessage() for it in caplog.records if "waits" in it.getMessage()]
+    assert told.endswith(f"privity client approve {path} triage")
     (approval,) = made.events("clinic-a", "approval")
     assert approval.fields["by"] == "operator"
     answered = [f for f in made.heard("answered") if f["institution"] == "clinic-a"]

@@ -17,6 +17,23 @@ function chosen() {
   return names;
 }
 
+// A release that was trained to choose answers with one of its labels; what is beside it does too.
+function among() {
+  for (const id of ["first", "second"]) {
+    const labels = by(id) && by(id).selectedOptions[0].dataset.labels;
+    if (labels) return JSON.parse(labels);
+  }
+  return [];
+}
+
+function showLabels() {
+  const labels = among();
+  by("among").hidden = !labels.length;
+  by("among").querySelector("summary").textContent = `Answers are one of ${labels.length} labels`;
+  by("among").querySelector("p").textContent = labels.join(", ");
+  by("limit").disabled = labels.length > 0;
+}
+
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -34,7 +51,7 @@ async function* events(response) {
   }
 }
 
-async function answer(side, model, signal) {
+async function answer(side, model, labels, signal) {
   const history = histories.get(model);
   const said = side.querySelector(".said");
   const facts = side.querySelector(".facts");
@@ -51,6 +68,7 @@ async function answer(side, model, signal) {
       body: JSON.stringify({
         model: model, messages: history, stream: true, max_tokens: Number(by("limit").value),
         stream_options: { include_usage: true },
+        ...(labels.length && { structured_outputs: { choice: labels } }),
       }),
     });
     if (response.status === 401) { location.assign("/sign-in?to=/chat"); return; }
@@ -68,12 +86,14 @@ async function answer(side, model, signal) {
       if (event.usage) {
         const seconds = (performance.now() - began) / 1000;
         const start = first ? `, first words after ${((first - began) / 1000).toFixed(1)} s` : "";
-        facts.textContent = `${event.usage.completion_tokens} tokens in ${seconds.toFixed(1)} s${start}${cut}`;
+        facts.textContent = labels.length
+          ? `chosen among ${labels.length} labels in ${seconds.toFixed(1)} s`
+          : `${event.usage.completion_tokens} tokens in ${seconds.toFixed(1)} s${start}${cut}`;
       }
     }
     history.push({ role: "assistant", content: result.text });
     side.querySelector("h2").textContent = result.model;
-    offer(side, result, history.slice(0, -1));
+    offer(side, result, history.slice(0, -1), labels);
   } catch (fault) {
     if (fault.name === "AbortError") facts.textContent = "Stopped.";
     else { facts.textContent = `No answer: ${fault.message}.`; facts.classList.add("wrong"); }
@@ -83,12 +103,21 @@ async function answer(side, model, signal) {
   }
 }
 
-function offer(side, result, messages) {
+// The correction of a choice is another choice.
+function labelField(field, labels) {
+  const select = document.createElement("select");
+  select.name = field.name;
+  select.append(new Option(""), ...labels.map((label) => new Option(label)));
+  field.replaceWith(select);
+}
+
+function offer(side, result, messages, labels) {
   if (!talk.dataset.judge) return;
   const judge = side.querySelector(".judge");
   const kept = side.querySelector(".kept");
   const form = side.querySelector("form");
   let verdict = "";
+  if (labels.length) labelField(form.correction, labels);
   judge.hidden = false;
   async function keep() {
     if (form.person.value.trim() && !form.consented.checked) {
@@ -133,13 +162,14 @@ by("ask").addEventListener("submit", async (event) => {
   running = new AbortController();
   by("stop").hidden = false;
   by("send").disabled = true;
+  const labels = among();
   const answers = chosen().map((model) => {
     const side = copy("side");
     side.querySelector("h2").textContent = model;
     turn.querySelector(".sides").append(side);
     if (!histories.has(model)) histories.set(model, []);
     histories.get(model).push({ role: "user", content: text });
-    return answer(side, model, running.signal);
+    return answer(side, model, labels, running.signal);
   });
   turn.scrollIntoView({ block: "nearest" });
   await Promise.all(answers);
@@ -155,6 +185,8 @@ by("question").addEventListener("keydown", (event) => {
     by("ask").requestSubmit();
   }
 });
+for (const id of ["first", "second"]) by(id) && by(id).addEventListener("change", showLabels);
+showLabels();
 by("stop").addEventListener("click", () => running && running.abort());
 by("clear").addEventListener("click", () => {
   if (running) running.abort();
