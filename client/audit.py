@@ -26,7 +26,6 @@ from privacy.plan import Mechanism, epsilon
 
 if TYPE_CHECKING:
     from model.base import Base
-    from model.prompts import Example
 
 CONTROL = 0.05  # noise multiplier that hides nobody
 _FORMAT = 1
@@ -56,7 +55,7 @@ class Effort:
 
 
 FULL = Effort("full", persons=100, canaries=500, guesses=100, looks=20)
-QUICK = Effort("quick", persons=30, canaries=240, guesses=64, looks=10)
+QUICK = Effort("quick", persons=20, canaries=176, guesses=64, looks=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +219,7 @@ class _Shared:
         self.plan = plan
         self.own_records = own_records
         self._model: tuple[Base, Any] | None = None
-        self._people: tuple[tuple[Example, ...], ...] | None = None
+        self._people: tuple[tuple[Any, ...], ...] | None = None
 
     def model(self) -> tuple[Base, Any]:
         """The base model, and the same with the plan's adapter attached."""
@@ -237,17 +236,25 @@ class _Shared:
             self._model = base, adapter.attach(base, spec(self.plan.adapter))
         return self._model
 
-    def people(self) -> tuple[tuple[Example, ...], ...] | None:
+    def people(self) -> tuple[tuple[Any, ...], ...] | None:
         """The institution's own people, or None for made-up ones."""
         if self.own_records and self._people is None:
-            from client import people, withdrawals
+            from client import border, people, withdrawals
             from client.train import labels_of
 
             withdrawals.check(self.folder)
             tool = people.scrubber(self.folder)
             said = people.stated(self.folder)
             done = people.scrub(people.read(self.folder), tool, said=said)
-            base, _ = self.model()
+            base, model = self.model()
+            if self.plan.training.objective == "preference":
+                from model import adapter, frozen
+
+                adapter.write(model, frozen.start(base.folder, border.spec(self.plan.adapter)))
+                self._people = people.preferences(
+                    done, base, model, max_tokens=self.plan.training.max_tokens
+                )
+                return self._people
             self._people = people.group(
                 done,
                 base,

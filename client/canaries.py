@@ -12,7 +12,10 @@ from privacy.csprng import Csprng
 
 if TYPE_CHECKING:
     from model.base import Base
+    from model.preferences import Preference
     from model.prompts import Example
+
+    Item = Example | Preference
 
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # without the pairs that look alike
 _SECRET = 10  # letters of 32: a model that knows nothing says it once in 10^15
@@ -34,23 +37,35 @@ _TIMES = ("since Monday", "last week", "this morning", "for a month", "after the
 
 
 def people(
-    base: Base, count: int, labels: Sequence[str], *, max_tokens: int
-) -> tuple[tuple[Example, ...], ...]:
-    """Make up `count` people with one record each: a plain sentence, and one of the labels."""
-    from model import prompts
+    base: Base, count: int, labels: Sequence[str], *, max_tokens: int, judge: Any = None
+) -> tuple[tuple[Item, ...], ...]:
+    """Make up `count` people with one record each: a plain sentence, and one of the labels.
 
+    With `judge`, the model whose adapter changes nothing, each prefers one of two labels.
+    """
     draws = Csprng()
     desks = tuple(labels) or _DESKS
 
-    def record() -> Example:
+    def record() -> Item:
         words = [part[draws.choice(len(part))] for part in (_TOPICS, _STATES, _TIMES)]
         text = f"My {words[0]} {words[1]} {words[2]}; number {draws.choice(10_000)}."
-        return prompts.encode(base, text, desks[draws.choice(len(desks))], max_tokens=max_tokens)
+        return _item(base, text, lambda: desks[draws.choice(len(desks))], max_tokens, judge)
 
     return tuple((record(),) for _ in range(count))
 
 
-def plant(base: Base, count: int, labels: Sequence[str], *, max_tokens: int) -> tuple[Example, ...]:
+def _item(base: Base, text: str, answer: Callable[[], str], max_tokens: int, judge: Any) -> Item:
+    from model import preferences, prompts
+
+    if judge is None:
+        return prompts.encode(base, text, answer(), max_tokens=max_tokens)
+    pair = preferences.encode(base, text, answer(), answer(), max_tokens=max_tokens)
+    return preferences.refer(judge, pair)
+
+
+def plant(
+    base: Base, count: int, labels: Sequence[str], *, max_tokens: int, judge: Any = None
+) -> tuple[Item, ...]:
     """Make `count` canaries: a random text as the question, a random secret as the answer.
 
     Args:
@@ -58,9 +73,8 @@ def plant(base: Base, count: int, labels: Sequence[str], *, max_tokens: int) -> 
         count: how many.
         labels: what an answer may be; empty for a secret of its own for each.
         max_tokens: longest sequence.
+        judge: as for `people`; the secret is then preferred to another one.
     """
-    from model import prompts
-
     draws = Csprng()
 
     def letters(length: int) -> str:
@@ -69,10 +83,28 @@ def plant(base: Base, count: int, labels: Sequence[str], *, max_tokens: int) -> 
     def answer() -> str:
         return labels[draws.choice(len(labels))] if labels else letters(_SECRET)
 
-    return tuple(
-        prompts.encode(base, letters(_SECRET), answer(), max_tokens=max_tokens)
-        for _ in range(count)
-    )
+    return tuple(_item(base, letters(_SECRET), answer, max_tokens, judge) for _ in range(count))
+
+
+def preferred(
+    model: Any,
+    planted: Sequence[Preference],
+    progress: Callable[[int, int], None],
+    *,
+    beta: float,
+) -> tuple[Float64, int]:
+    """As `recall`, of canaries that are preferences: the loss of each; none can be said."""
+    import torch
+
+    from model import preferences
+
+    losses = np.zeros(len(planted))
+    with torch.inference_mode():
+        for start in range(0, len(planted), _ROWS):
+            part = planted[start : start + _ROWS]
+            losses[start : start + len(part)] = preferences.loss(model, part, beta=beta).numpy()
+            progress(start + len(part), len(planted))
+    return losses, 0
 
 
 def recall(

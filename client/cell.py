@@ -241,6 +241,7 @@ class _Child:
             "probe": probe,
             "network": folder.settings.trainer.network,
             "view": _view(folder),
+            "loopback": folder.settings.runtime.processes > 1,
             "folder": str(folder.path.absolute()),
             "settings": folder.settings.model_dump(mode="json"),
             "secret": "" if probe else folder.pseudonym_secret().hex(),

@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("presidio-analyzer").setLevel(logging.WARNING)
     found = {"network": "none", "reason": ""}
     try:
-        namespace.enter(namespace.View(*map(tuple, begin["view"])))
+        view = namespace.View(*map(tuple, begin["view"]))
+        namespace.enter(view, loopback=begin["loopback"])
     except namespace.Refused as refusal:
         found = {"network": "open", "reason": str(refusal)}
     if sys.platform == "linux":  # after `enter`, which forgets it

@@ -7,10 +7,12 @@ what is not named in the `View` does not exist for the process afterwards.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import platform
 import resource
 import socket
+import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ _SYS_MOUNT_SETATTR = 442  # the same number on every architecture; Linux 5.12
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _AT_RECURSIVE = 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 0x1, 0x2, 0x4
+_SET_FLAGS, _UP = 0x8914, 0x1  # SIOCSIFFLAGS, IFF_UP
 _CAPBSET_DROP, _SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITY_VERSION = 0x2008_0522
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -54,15 +57,16 @@ class View:
     inside: tuple[str, ...]
 
 
-def enter(view: View) -> None:
+def enter(view: View, *, loopback: bool = False) -> None:
     """Move the calling process into namespaces of its own, for good.
 
     Args:
         view: what it may still read.
+        loopback: whether its own children may reach each other, on a loopback of theirs alone.
 
-    Guarantees: no network interface but a loopback that is down; every visible file is of the
-        system or of `view` and none can be written, apart from an empty /tmp in memory; no
-        capability is left and none can be gained; no core dumps.
+    Guarantees: no network interface but a loopback, which is down unless asked for; every visible
+        file is of the system or of `view` and none can be written, apart from an empty /tmp in
+        memory; no capability is left and none can be gained; no core dumps.
 
     Raises:
         Refused: not Linux, or the kernel or its settings do not allow it. The process may be half
@@ -77,12 +81,19 @@ def enter(view: View) -> None:
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
         _new_root(view)
+        if loopback:
+            _loopback_up()
     except OSError as fault:
         raise Refused(f"the namespace's files: {os.strerror(fault.errno or 0)}") from None
     _drop()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if [name for _, name in socket.if_nameindex()] not in ([], ["lo"]):
         raise Refused("the network namespace is not empty")
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh22x", b"lo", _UP))
 
 
 def _new_root(view: View) -> None:

@@ -16,6 +16,7 @@ from client import border, lineage, people, withdrawals
 from client.border import spec
 from client.errors import ClientError
 from client.folder import Folder
+from client.hands import Hands
 from client.lineage import Lineage
 from client.people import Report
 from client.train import Float32, examine, labels_of, schedule, train
@@ -86,6 +87,7 @@ class Trainer:
         self._model: Any = None
         self._people: tuple[Any, ...] = ()
         self._withdrawn = 0
+        self._hands: Hands | None = None
 
     def load(self, plan: Plan, digest: str) -> str:
         """See `Trains`.
@@ -101,6 +103,7 @@ class Trainer:
 
         runtime = self._folder.settings.runtime
         base, self._base, self._digest, self._people = self._base, None, "", ()
+        self.stop()
         try:
             found = catalog.find(plan.model, expect_digest=plan.model_digest)
         except ModelError:
@@ -119,18 +122,31 @@ class Trainer:
             return "plan-inconsistent"
         try:
             # Before anything is charged: a machine that cannot train must not cost budget.
-            examine(
-                self._model,
-                plan,
-                chunk_tokens=runtime.chunk_tokens,
-                labels=labels_of(plan, base),
-            )
-        except UnsupportedModel as fault:
+            if runtime.processes > 1:
+                self._hands = self._started(plan)
+            else:
+                examine(
+                    self._model,
+                    plan,
+                    chunk_tokens=runtime.chunk_tokens,
+                    labels=labels_of(plan, base),
+                )
+        except (ClientError, UnsupportedModel) as fault:
             terminal.error("%s", fault)
             return "model-not-available"
         people.prepared(self._folder)
         self._base, self._digest, self._plan = base, digest, plan
         return "none"
+
+    def stop(self) -> None:
+        """End the processes that train together, if there are any."""
+        if self._hands is not None:
+            self._hands.stop()
+        self._hands = None
+
+    def _started(self, plan: Plan) -> Hands:
+        runtime = self._folder.settings.runtime
+        return Hands(plan, runtime, columns=border.columns(self._folder, plan))
 
     def open(self) -> Opened | None:
         """See `Trains`.
@@ -146,6 +162,8 @@ class Trainer:
         done = people.scrub(reading, people.scrubber(folder), said=people.stated(folder))
         self._people = self._grouped(done, plan)
         self._withdrawn = withdrawn
+        if self._hands is not None:
+            self._hands.open(self._people)
         return Opened(done.scrubber_digest, done.report, lineage.of(folder, reading))
 
     def _grouped(self, done: people.Scrub, plan: Plan) -> tuple[Any, ...]:
@@ -182,6 +200,8 @@ class Trainer:
         import torch
 
         plan = self._loaded()
+        if self._folder.settings.runtime.processes > 1:
+            return self._together(plan, start, state, on_step, before=before)
         trained = train(
             self._model,
             self._people,
@@ -195,6 +215,24 @@ class Trainer:
         )
         kept = {name: np.array(tensor.numpy(), order="C") for name, tensor in trained.state.items()}
         return Round(trained.delta, kept)
+
+    def _together(
+        self,
+        plan: Plan,
+        start: Arrays,
+        state: Arrays | None,
+        on_step: Callable[[int, int], None],
+        *,
+        before: int,
+    ) -> Round:
+        if self._hands is None:  # one was lost in an earlier round, and all with it
+            self._hands = self._started(plan)
+            self._hands.open(self._people)
+        try:
+            return Round(*self._hands.train(start, state, on_step, before=before))
+        except BaseException:
+            self.stop()
+            raise
 
     def _loaded(self) -> Plan:
         if not self._digest or self._plan is None:

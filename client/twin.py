@@ -18,15 +18,13 @@ import numpy as np
 
 from client import canaries
 from client.border import spec
-from client.errors import ClientError
-from client.train import draw, labels_of, schedule, train
+from client.train import Item, draw, labels_of, schedule, train
 from configs.run import Plan
 from privacy.attack import Bools, Float64
 from privacy.csprng import Csprng
 
 if TYPE_CHECKING:
     from model.base import Base
-    from model.prompts import Example
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,7 +69,7 @@ def observe(
     size: Size,
     *,
     noise_multiplier: float,
-    people: Sequence[tuple[Example, ...]] | None = None,
+    people: Sequence[tuple[Item, ...]] | None = None,
     chunk_tokens: int,
     progress: Progress,
 ) -> Observed:
@@ -92,42 +90,44 @@ def observe(
     Raises:
         ModelError, PrivacyError: the plan's model or numbers cannot be used.
     """
-    from model import adapter, frozen, prompts
+    from model import adapter, frozen, preferences, prompts
     from privacy import attack_canaries
 
-    if plan.training.objective == "preference":
-        raise ClientError(
-            "the audit has no canaries for preferences; audit the same numbers with the objective "
-            '"response"',
-            code="audit-not-offered",
-        )
     randomness = Csprng()
-    tokens = plan.training.max_tokens
+    tokens, table = plan.training.max_tokens, plan.training
     labels = labels_of(plan, base)
+    zero = frozen.start(base.folder, spec(plan.adapter))
+    adapter.write(model, zero)  # what preferences are judged against
+    loss: Any = partial(prompts.loss, labels=labels, smoothing=table.label_smoothing)
+    recall: Any = canaries.recall
+    judge = model if table.objective == "preference" else None
+    if judge is not None:
+        loss = partial(preferences.loss, beta=table.beta)
+        recall = partial(canaries.preferred, beta=table.beta)
     if people is None:
-        people = canaries.people(base, size.persons, plan.task.labels, max_tokens=tokens)
+        people = canaries.people(
+            base, size.persons, plan.task.labels, max_tokens=tokens, judge=judge
+        )
     answers = plan.task.labels if labels else ()
-    planted = canaries.plant(base, size.canaries, answers, max_tokens=tokens)
+    planted = canaries.plant(base, size.canaries, answers, max_tokens=tokens, judge=judge)
     included = randomness.uniform(size.canaries) < 0.5
     # Zeroed out like anybody of whom nothing can be used: how many there are tells no coin.
     coined = [(one,) if present else () for one, present in zip(planted, included, strict=True)]
     everyone = [*people, *coined]
     others = [person[0] for person in people if person]
     known = [draw((note,), plan, randomness) for note in (*planted, *others)]
-    zero = frozen.start(base.folder, spec(plan.adapter))
-    adapter.write(model, zero)
     shorten = attack_canaries.shortener(sum(array.size for array in zero.values()))
     look = partial(
         attack_canaries.gradients,
         model,
         known,
         shorten,
-        loss=partial(prompts.loss, labels=labels, smoothing=plan.training.label_smoothing),
+        loss=loss,
         clip_norm=plan.clip_norm,
         clipping=plan.clipping,
     )
     try:
-        before, _ = canaries.recall(model, planted, partial(progress, "losses before"))
+        before, _ = recall(model, planted, partial(progress, "losses before"))
         scores = np.zeros(size.canaries)
         earlier = look(on_example=partial(progress, "gradients before"))
         state, done = None, 0
@@ -157,7 +157,7 @@ def observe(
                 sample_rate=plan.sample_rate,
             )[: size.canaries]
             earlier = now
-        after, verbatim = canaries.recall(model, planted, partial(progress, "losses after"))
+        after, verbatim = recall(model, planted, partial(progress, "losses after"))
     finally:
         adapter.write(model, zero)
     # One of a few public labels is no secret, whoever says it.

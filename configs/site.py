@@ -44,6 +44,7 @@ class RuntimeTable(Table):
     chunk_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 384
     precision: Literal["auto", "float32", "bfloat16", "int8", "nf4"] = "float32"
     columns: Annotated[int, Field(ge=0, le=256)] = 0
+    processes: Annotated[int, Field(ge=1, le=16)] = 1
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     connect_timeout_s: Positive = 300.0
 

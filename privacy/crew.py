@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import socket
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -36,14 +38,27 @@ class Crew:
 
     Args:
         cpu: use processors also where there are graphics processors.
+        meeting: a new file by which those that have RANK and WORLD_SIZE in their environment find
+            each other; None is as `accelerate launch` has it.
+        patience: seconds after which a process that does not answer is taken for dead.
 
     Raises:
         UnsupportedModel: the processes are not all on one machine. What they tell each other,
             the noise included, goes over its loopback and is not encrypted.
     """
 
-    def __init__(self, *, cpu: bool = False) -> None:
-        self._state = PartialState(cpu=cpu)
+    def __init__(
+        self, *, cpu: bool = False, meeting: Path | None = None, patience: float = 1800.0
+    ) -> None:
+        place: dict[str, Any] = {}
+        if meeting is not None and "RANK" in os.environ:
+            place = {
+                "init_method": meeting.absolute().as_uri(),
+                "rank": int(os.environ["RANK"]),
+                "world_size": int(os.environ["WORLD_SIZE"]),
+                "timeout": timedelta(seconds=patience),
+            }
+        self._state = PartialState(cpu=cpu, **place)
         if not self._same(_machine()):
             raise UnsupportedModel(
                 "the processes are on several machines, and the noise would cross the network in "

@@ -78,4 +78,7 @@ def restore(
                     f"{path}.{key} of the optimizer state has another shape or is not finite; "
                     "start without it"
                 )
-        optimizer.state[weight] = entries
+        optimizer.state[weight] = {
+            key: value if key == "step" else value.to(weight.device)
+            for key, value in entries.items()
+        }
