@@ -142,6 +142,7 @@ class Warm:
                 signal.alarm(PATIENCE_S)  # a change may make a loop endless
                 os.write(write, f"{name}\n".encode())
                 item = self.items[name]
+                self.session._setupstate.teardown_exact(item)  # it may be in another folder
                 # Shared fixtures stay: there is always a next test.
                 rest = next(other for other in self._rest if other is not item)
                 reports = runtestprotocol(item, nextitem=self.items.get(after, rest), log=False)
