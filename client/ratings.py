@@ -15,7 +15,7 @@ from client.evaluation import Evaluation
 from configs import files
 
 COLUMNS = ("item", "question", "answer", "rater_1", "rater_2")
-MARKS = range(1, 6)
+MARKS = ("1", "2", "3", "4", "5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ def sheet(path: Path, found: Evaluation, questions: Sequence[str]) -> Path:
     """
     items = sorted(
         (
-            hashlib.sha256(f"{arm.name}\n{question}\n{answer}".encode()).hexdigest()[:12],
+            # With a letter first, since a spreadsheet would read 12e34 as a number.
+            "a" + hashlib.sha256(f"{arm.name}\n{question}\n{answer}".encode()).hexdigest()[:12],
             arm.name,
             question,
             answer,
@@ -81,7 +82,7 @@ def read(path: Path) -> Ratings:
         if given == ["", ""]:
             continue
         item = row.get("item", "")
-        if item not in arms or not all(mark.isdigit() and int(mark) in MARKS for mark in given):
+        if item not in arms or not all(mark in MARKS for mark in given):
             known = item if item in arms else "an item that the key does not have"
             raise ClientError(
                 f"{path}: {known} needs a mark from 1 to 5 by both raters; correct it",
@@ -106,10 +107,20 @@ def _plain(text: str) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
+    """A table with a column `item`; spreadsheets save it with the separator of their country."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            return [{k: v or "" for k, v in row.items() if k} for row in csv.DictReader(lines)]
-    except (OSError, UnicodeDecodeError, csv.Error):
+        # Only items and marks are read, which are ASCII: texts may come in any code page.
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+            head = lines.readline()
+            mark = next((it for it in (",", ";", "\t") if it in head), ",")
+            lines.seek(0)
+            table = csv.DictReader(lines, delimiter=mark)
+            if "item" not in (table.fieldnames or ()):
+                raise csv.Error
+            return [{k: v or "" for k, v in row.items() if isinstance(v, str)} for row in table]
+    except (OSError, csv.Error):
         raise ClientError(
-            f"{path} cannot be read as CSV; keep sheet and key beside each other", code="no-ratings"
+            f"{path} is not the sheet (CSV with a column item); save it as CSV, and keep sheet and "
+            "key beside each other",
+            code="no-ratings",
         ) from None

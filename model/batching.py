@@ -41,6 +41,7 @@ class Ask:
         stops: the answer ends before the first of these texts.
         adapter: the adapter on the shelf that answers; None is the base model.
         sampler: chooses the tokens in place of temperature and top_p.
+        continues: the answer is put behind the text that was asked with, blanks and all.
     """
 
     ids: tuple[int, ...] = field(repr=False)
@@ -50,6 +51,7 @@ class Ask:
     stops: tuple[str, ...] = field(default=(), repr=False)
     adapter: str | None = None
     sampler: Sampler | None = None
+    continues: bool = False
 
     @property
     def width(self) -> int:
@@ -172,7 +174,8 @@ class Batch:
         """
         width = max([ask.width, *(row.ask.width for row in self._rows)])
         self._slab.reserve(len(self._rows) + 1, width, used=len(self._rows))
-        self._rows.append(_Row(key, ask, Spelling(self._base.tokenizer, ask.stops)))
+        spelling = Spelling(self._base.tokenizer, ask.stops, continues=ask.continues)
+        self._rows.append(_Row(key, ask, spelling))
 
     def evict(self, key: Hashable) -> None:
         """Let a conversation leave, finished or not; one that is not there is no fault."""

@@ -12,12 +12,16 @@ class Spelling:
     """The text of one answer, token by token.
 
     Guarantees: all pieces together are what the tokens decode to, without control tokens, without
-        white space around it, and up to the first of `stops`, which is left out.
+        white space around it (before it only if it `continues` a text, which it is put behind), and
+        up to the first of `stops`, which is left out.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, stops: Sequence[str] = (), *, continues: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
+        self._continues = continues
         self._tokens: list[int] = []
         self._from = self._to = 0  # tokens before `_to` are read; from `_from` on they are context
         self._text = ""  # everything read
@@ -31,7 +35,7 @@ class Spelling:
         after = self._decode(self._tokens[self._from :])
         if len(after) > len(before) and not after.endswith(_UNFINISHED):
             self._text += after[len(before) :]
-            if not self._said:
+            if not self._said and not self._continues:
                 self._text = self._text.lstrip()
             self._from, self._to = self._to, len(self._tokens)
         self._cut()
@@ -40,7 +44,8 @@ class Spelling:
     def end(self) -> str:
         """No more tokens come; return the rest of the text."""
         if not self.stopped:
-            whole = self._decode(self._tokens).strip()
+            whole = self._decode(self._tokens).rstrip()
+            whole = whole if self._continues else whole.lstrip()
             if whole.startswith(self._text[: self._said]):
                 self._text = whole
             self._cut()

@@ -200,6 +200,7 @@ class EmbeddedEngine:
                 question.stops,
                 None if question.model == BASE else question.model,
                 self._sampling(question),
+                question.raw,
             )
             self._batch.check(ask)
         except ModelError as error:

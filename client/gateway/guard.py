@@ -102,7 +102,10 @@ class Guard:
         caller = self._caller(headers)
         if caller is None:
             return _refusal(
-                401, "invalid_api_key", "an API key is needed", {"www-authenticate": "Bearer"}
+                401,
+                "invalid_api_key",
+                "an API key that is valid here is needed",
+                {"www-authenticate": "Bearer"},
             )
         if caller is ANYONE and not self._near(headers.get("host", "")):
             return _refusal(403, "foreign-host", "without keys only loopback addresses are served")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -177,9 +178,20 @@ def test_a_rated_sheet_comes_back_with_agreement(make: Callable[..., Any], tmp_p
     back = ratings.read(sheet)
     assert back.items == 4
     assert back.mean == {"base": 4.0, "released": 4.0}
-    text = sheet.read_text("utf-8-sig").replace("4,4", "4,9", 1)
+    # As a spreadsheet of another country saves it: another separator, another code page.
+    rows = list(csv.reader(sheet.read_text("utf-8-sig").splitlines()))
+    rows[1][1] = "Größe?"
+    with sheet.open("w", encoding="cp1252", errors="replace", newline="") as out:
+        csv.writer(out, delimiter=";").writerows(rows)
+    assert ratings.read(sheet).mean == back.mean
+    with sheet.open("w", encoding="utf-8-sig", newline="") as out:
+        csv.writer(out).writerows(rows)
+    text = sheet.read_text("utf-8-sig").replace("4,4", "4,²", 1)
     sheet.write_text(text, "utf-8-sig")
     with pytest.raises(ClientError, match="1 to 5"):
+        ratings.read(sheet)
+    sheet.write_text("something else")
+    with pytest.raises(ClientError, match="is not the sheet"):
         ratings.read(sheet)
 
 

@@ -16,8 +16,10 @@ class Bytes:
         return bytes(token for token in ids if token < 256).decode("utf-8", errors="replace")
 
 
-def pieces(text: str, stops: tuple[str, ...] = ()) -> tuple[list[str], bool]:
-    spelling, said = Spelling(Bytes(), stops), []
+def pieces(
+    text: str, stops: tuple[str, ...] = (), *, continues: bool = False
+) -> tuple[list[str], bool]:
+    spelling, said = Spelling(Bytes(), stops, continues=continues), []
     for token in text.encode():
         said.append(spelling.add(token))
         if spelling.stopped:
@@ -31,6 +33,13 @@ def test_pieces_spell_the_text_without_the_space_around_it(text: str) -> None:
     said, stopped = pieces(text)
     assert "".join(said) == text.strip()
     assert not stopped
+
+
+@settings(deadline=None)
+@given(st.text("ab \n", max_size=20))
+def test_what_continues_a_text_keeps_the_space_that_it_begins_with(text: str) -> None:
+    said, _ = pieces(text, continues=True)
+    assert "".join(said) == text.rstrip()
 
 
 @settings(deadline=None)
