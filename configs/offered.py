@@ -15,7 +15,7 @@ METHODS: Final[Mapping[str, str]] = {
     "full": "the noise grows with the number of weights, and drowns what all of them could learn",
     "dora": "its magnitudes are no weights of a linear layer, where alone people are told apart",
     "ppo": "its samples and value model use the records again and again, outside one clipped "
-    'gradient of a person; use "preference"',
+    'gradient of a person; use "preference", or on public questions privity model reinforce',
 }
 
 _ACCUMULATION = (
