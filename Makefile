@@ -21,11 +21,11 @@ $(BIN)/python:
 
 # Stamps hold what was installed: a change of the two files installs again.
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate,export,prepare,search,audit-page]'
+	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate,export,prepare,reinforce,search,audit-page]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate,export,prepare,search,audit-page,test]'
+	$(PIP) install --constraint constraints.txt --editable '.[client,server,serve,evaluate,export,prepare,reinforce,search,audit-page,test]'
 	@touch $@ $(VENV)/.run
 
 .PHONY: venv

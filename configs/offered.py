@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 METHODS: Final[Mapping[str, str]] = {
-    "bitfit": "biases alone make no product that a watermark can be put in",
-    "prompt-tuning": "a prompt's vectors make no product that a watermark can be put in",
-    "prefix-tuning": "a prefix's vectors make no product that a watermark can be put in",
-    "full": "the noise grows with the number of weights, and drowns what all of them could learn",
+    "bitfit": "biases make no product, in which our watermark lies, and Llama models have none",
+    "prompt-tuning": "a prompt's vectors make no product, in which our watermark lies, and cannot be "
+    "merged",
+    "prefix-tuning": "a prefix's vectors make no product, in which our watermark lies, and cannot be "
+    "merged",
+    "full": "the noise grows with the number of weights, and drowns what all of them could learn; "
+    "on public answers privity model distill trains all weights of a small model",
     "dora": "its magnitudes are no weights of a linear layer, where alone people are told apart",
     "ppo": "its samples and value model use the records again and again, outside one clipped "
-    'gradient of a person; use "preference"',
+    'gradient of a person; use "preference", or on public questions privity model reinforce',
 }
 
 _ACCUMULATION = (

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from model import cli_distill
+from model import cli_distill, cli_reinforce
 
 app = typer.Typer(no_args_is_help=True)
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -40,6 +40,7 @@ def pull(
 
 
 app.command("distill")(cli_distill.command)
+app.command("reinforce")(cli_reinforce.command)
 
 
 @app.command("list")

@@ -33,6 +33,7 @@ DOORS = {
     "jinja2": r"audit/page\.py|client/gateway/pages\.py|model/template\.py",
     "datasketch": r"client/prepare/likeness\.py",
     "optuna": r"client/search/study\.py",
+    "trl": r"model/reinforce\.py",
     "openpyxl": r"client/prepare/tables\.py",
     "pyarrow": r"client/prepare/tables\.py",
     "sqlalchemy": r"client/prepare/tables\.py",

@@ -67,8 +67,12 @@ def site(federation: Callable[..., Any]) -> tuple[Any, Folder]:
     return made, made.sites["clinic-a"]
 
 
-def test_two_processes_without_noise_make_the_update_of_one(site: tuple[Any, Folder]) -> None:
+def test_two_processes_without_noise_make_the_update_of_one_and_leave_nothing(
+    site: tuple[Any, Folder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     made, folder = site
+    monkeypatch.setattr(hands.tempfile, "tempdir", str(tmp_path / "meets"))
+    (tmp_path / "meets").mkdir()
     # Everybody is in every step, each with one drawn note at a time: no draw differs.
     changes = {"noise_multiplier": "0.000000001", "sample_rate": "1", "steps_per_round": 2}
     plan, digest = _plan(made, **changes, training={"optimizer": "sgd", "learning_rate": "1"})
@@ -80,12 +84,16 @@ def test_two_processes_without_noise_make_the_update_of_one(site: tuple[Any, Fol
         one_note = tuple(person[:1] for person in trainer._people)
         trainer._people = one_note
         assert trainer._hands is not None
+        assert len(list((tmp_path / "meets").iterdir())) == 1
+        assert len(_children(os.getpid())) == 2
         trainer._hands.open(one_note)
         together = trainer.train(start, None, lambda *_: None)
         alone = training.train(trainer._model, one_note, start, plan, chunk_tokens=384, state=None)
         again = trainer.train(start, together.state, lambda *_: None)
     finally:
         trainer.stop()
+    assert list((tmp_path / "meets").iterdir()) == []
+    assert _children(os.getpid()) == []
     for name, change in alone.delta.items():
         assert np.abs(change).max() > 1e-4
         np.testing.assert_allclose(together.delta[name], change, rtol=0, atol=1e-6)
@@ -180,18 +188,4 @@ def test_processes_that_cannot_load_the_model_say_so_before_anything_is_charged(
     trainer = Trainer(folder)
     assert trainer.load(plan, digest) == "model-not-available"
     assert trainer._hands is None
-    assert _children(os.getpid()) == []
-
-
-def test_the_meeting_place_and_the_processes_are_gone_afterwards(
-    site: tuple[Any, Folder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    made, folder = site
-    monkeypatch.setattr(hands.tempfile, "tempdir", str(tmp_path))
-    plan, _ = _plan(made)
-    crew = hands.Hands(plan, folder.settings.runtime, columns=plan.adapter.rank)
-    assert len(list(tmp_path.glob("privity-*"))) == 1
-    assert len(_children(os.getpid())) == 2
-    crew.stop()
-    assert list(tmp_path.glob("privity-*")) == []
     assert _children(os.getpid()) == []
