@@ -15,9 +15,10 @@ from jinja2 import Environment, FileSystemLoader
 from pydantic import Field
 
 from client.gateway.feedback import FeedbackStore, Judgement
+from client.gateway.formats import Closed
 from client.gateway.guard import COOKIE
 from client.gateway.keys import KeyFile
-from client.gateway.replies import ChatMessage, Closed, error
+from client.gateway.replies import ChatMessage, error
 from client.gateway.service import Service
 
 _FOLDER: Final = Path(__file__).parent / "pages"
