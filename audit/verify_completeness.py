@@ -80,12 +80,13 @@ def _check_strangers(evidence: Evidence, found: Collector) -> None:
     """Check that files were exchanged with members only, and only their node keys renewed."""
     log = evidence.coordinator
     members: set[str] = set()
-    for index, event in enumerate(log.events):
+    kinds = ("institution-joined", "institution-revoked", "institution-renewed", "exchange")
+    for index, event in log.events.of(*kinds):
         if event.kind == "institution-joined":
             members.add(event.fields["name"])
         elif event.kind == "institution-revoked":
             members.discard(event.fields["name"])
-        elif event.kind in ("exchange", "institution-renewed"):
+        else:
             name = event.fields.get("name", event.fields.get("institution"))
             accepted = event.fields.get("verdict") != "refused"
             # A refused file may bear nobody's signature.

@@ -83,6 +83,7 @@ class _Files:
         self.where = where
         self.size = size
         self.broken = False  # whether a bundle of entries cannot be read
+        self._held: tuple[int, list[bytes]] | None = None  # the last block that was read again
         self._root = bundle.path
 
     def tile(self, level: str, index: int) -> Tile:
@@ -104,7 +105,10 @@ class _Files:
 
     def event(self, index: int, tree: merkle.Tree) -> events.Event:
         """Read one event again; what is not what was hashed first is refused."""
-        entry = self.entries(self.tile(tiles.ENTRIES, index // tiles.WIDTH))[index % tiles.WIDTH]
+        block = index // tiles.WIDTH
+        if self._held is None or self._held[0] != block:
+            self._held = block, self.entries(self.tile(tiles.ENTRIES, block))
+        entry = self._held[1][index % tiles.WIDTH]
         if merkle.leaf_hash(entry) != tree.leaf(index):
             raise LogDamaged(f"{self.where} changed while it was read; read it again")
         return events.read(dsse.parse(entry).statement)

@@ -63,9 +63,7 @@ def check(evidence: Evidence, found: Collector) -> None:
     """Check the sums and the bound of every review, and what it was a review of."""
     for site in evidence.sites.values():
         newest = None
-        for index, event in enumerate(site.events):
-            if event.kind != "scrub-review":
-                continue
+        for index, event in site.of("scrub-review"):
             fields, place, newest = event.fields, site.place(index), event
             read = fields["accepted"] + fields["missed"] + fields["damaged"]
             if not 0 < read <= fields["sampled"] <= MOST:

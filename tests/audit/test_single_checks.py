@@ -172,3 +172,10 @@ def test_what_is_neither_file_nor_link_is_not_packed(copied: Path, tmp_path: Pat
         listener.bind(str(copied / "socket"))
         with pytest.raises(AuditError, match="not a plain file"):
             archive.pack(copied, tmp_path / "out.zip")
+
+
+@pytest.mark.parametrize("value", [5, {"salt": "name"}, ["s", "n"], ["s", "n", 3], ["s"] * 4])
+def test_a_disclosure_is_three_texts(value: Any) -> None:
+    text = base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+    with pytest.raises(Malformed):
+        disclosures.parse(text)
