@@ -150,14 +150,16 @@ class Field:
         return self.processes["run"]
 
     def victim(self, name: str) -> psutil.Process:
-        """The process of a name; `runner:SITE` is the institution's runner."""
-        if name.startswith("runner:"):
-            parent = psutil.Process(self.processes[name.partition(":")[2]].pid)
+        """The process of a name; `runner:SITE` and `trainer:SITE` are children of a client."""
+        part, _, site = name.partition(":")
+        if site:
+            module = {"runner": "client.runner", "trainer": "client.cell_main"}[part]
+            parent = psutil.Process(self.processes[site].pid)
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
-                for child in parent.children():
+                for child in parent.children(recursive=True):
                     with suppress(psutil.Error):  # it may just have ended
-                        if "client.runner" in child.cmdline():
+                        if module in child.cmdline():
                             return child
                 time.sleep(0.1)
             raise AssertionError(f"{name} did not start")

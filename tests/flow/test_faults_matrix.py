@@ -83,6 +83,30 @@ def test_the_run_ends_or_resumes_and_nothing_is_spent_twice(
     assert sorted(closed) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+def test_a_killed_trainer_costs_the_round_and_not_the_client(here: Field, number: int) -> None:
+    run = f"trainer-{number.name.lower()}"  # type: ignore[attr-defined]
+    run_file = here.federation.run_file(
+        name=run,
+        rounds=2,
+        quorum=2,
+        steps_per_round=30,
+        epsilon=0.3,
+        round_timeout_s=400.0,
+        join_timeout_s=400.0,
+    )
+    command = here.train(run_file)
+    ledger = here.federation.sites["clinic-b"].ledger()
+    here.until(lambda: 0 in ledger.begun(run), "the charge")  # opening the records takes seconds
+    here.kill("trainer:clinic-b", number)
+    assert here.ended(command) == 0, here.tail()
+    closed = here.check(run)
+    # The round was charged and its answer is lost: it is closed without being averaged.
+    assert closed[0]["accepted"] == ["clinic-a"]
+    assert closed[1]["accepted"] == ["clinic-a", "clinic-b"]
+    assert here.processes["clinic-b"].poll() is None, "the client outlived its trainer"
+
+
 @pytest.mark.parametrize("seconds", [5, 60])
 @pytest.mark.parametrize("at", ["training", "upload"])
 def test_a_cut_network_costs_no_answer_or_no_round(here: Field, seconds: int, at: str) -> None:
@@ -118,7 +142,7 @@ def test_a_cut_network_costs_no_answer_or_no_round(here: Field, seconds: int, at
 
 def test_a_slow_site_misses_its_round_and_the_run_goes_on(here: Field) -> None:
     run_file = here.federation.run_file(
-        name="slow", rounds=2, quorum=1, steps_per_round=20, epsilon=0.3, round_timeout_s=20.0
+        name="slow", rounds=2, quorum=1, steps_per_round=20, epsilon=0.3, round_timeout_s=90.0
     )
     slow = here.victim("runner:clinic-b")
     command = here.train(run_file)
