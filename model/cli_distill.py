@@ -83,4 +83,10 @@ def command(
             f"{learnt['held_out']} answers that it did not see {learnt['loss_before']:.3f} -> "
             f"{learnt['loss_after']:.3f}"
         )
+        if not learnt["loss_after"] < learnt["loss_before"]:
+            typer.echo(
+                "it did not get better at what it was not taught: give more questions, or a lower "
+                "--learning-rate",
+                err=True,
+            )
         typer.echo(f"use it as the base model: privity model show {out / 'student'}")

@@ -181,3 +181,17 @@ def test_the_command_prints_the_manifest(taught: Path, asked: Path, tmp_path: Pa
     run = CliRunner().invoke(cli.app, [str(one) for one in given])
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout.splitlines()[-1])["records"]["count"] == 4
+
+
+@pytest.mark.parametrize(("after", "warned"), [(0.7, True), (float("nan"), True), (0.2, False)])
+def test_a_student_that_got_worse_is_not_handed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float, warned: bool
+) -> None:
+    learnt = {"digest": "sha256:0", "held_out": 4, "loss_before": 0.3, "loss_after": after}
+    made = {"records": {"count": 12}, "left_out": {}, "student": learnt}
+    monkeypatch.setattr(distilling, "make", lambda *_, **__: made)
+    run = CliRunner().invoke(
+        cli.app, ["distill", "teacher", "--prompts", "q.jsonl", "--out", str(tmp_path / "o")]
+    )
+    assert run.exit_code == 0
+    assert ("did not get better" in run.stderr) is warned
