@@ -11,11 +11,9 @@ import pytest
 
 import privity
 from audit import digests
-from audit.log import Log
-from client import border, decisions
 from client import exchange as at_site
 from client.errors import ClientError
-from privacy import egress, parcel
+from privacy import parcel
 from privacy.errors import PrivacyError
 from privacy.parcel import ParcelInvalid
 from server import conduct, exchange
@@ -193,36 +191,6 @@ def test_what_is_not_the_answer_is_refused_with_a_code_and_recorded(world: Make)
         "other exchange": "replayed",
         "twice": "not-asked",
     }
-
-
-def test_a_carried_update_whose_log_tells_of_no_training_does_not_count(
-    world: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A site that wrote another kind of entry about its update, and whose gate looks away."""
-    made = world("clinic-a", "clinic-b", "clinic-c")
-    Courier(made, "clinic-b")
-    append, careful = Log.append, border._clear_update
-
-    def untrained(self: Log, kind: str, fields: dict[str, Any], **more: Any) -> Any:
-        if kind == "dp-training" and self.origin == "clinic-b/log" and more["round"] == 0:
-            kind, update = "egress", more["subjects"][0].digest
-            fields = {"verdict": "cleared", "code": "ok", "update_digest": update}
-        return append(self, kind, fields, **more)
-
-    def careless(folder: Any, header: Any, message: Any) -> Any:
-        if folder.settings.name != "clinic-b":
-            return careful(folder, header, message)
-        shapes = border.shapes_of(folder, decisions.proposed(folder, header.run))
-        return egress.clear(message.arrays, shapes=shapes, max_norm=float("inf"))
-
-    monkeypatch.setattr(Log, "append", untrained)
-    monkeypatch.setattr(border, "_clear_update", careless)
-    made.train(made.federation.run_file(quorum=2))
-    rejected = [(e.round, e.fields) for e in made.events("hub", "update-rejected")]
-    assert rejected == [(0, {"institution": "clinic-b", "reason": "no-receipt"})]
-    first = made.events("hub", "round-closed")[0].fields
-    assert first["accepted"] == ["clinic-a", "clinic-c"]
-    assert first["rejected"] == ["clinic-b"]
 
 
 def test_the_site_answers_only_its_coordinators_newest_question_and_the_same_one_alike(
