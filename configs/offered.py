@@ -10,10 +10,10 @@ from typing import Any, Final
 
 METHODS: Final[Mapping[str, str]] = {
     "bitfit": "biases make no product, in which our watermark lies, and Llama models have none",
-    "prompt-tuning": "a prompt's vectors make no product, in which our watermark lies, and cannot "
-    "be merged",
-    "prefix-tuning": "a prefix's vectors make no product, in which our watermark lies, and cannot "
-    "be merged",
+    "prompt-tuning": "a prompt's vectors make no product, in which our watermark lies, and "
+    "cannot be merged",
+    "prefix-tuning": "a prefix's vectors make no product, in which our watermark lies, and "
+    "cannot be merged",
     "full": "the noise grows with the number of weights, and drowns what all of them could learn; "
     "on public answers privity model distill trains all weights of a small model",
     "dora": "its magnitudes are no weights of a linear layer, where alone people are told apart",
