@@ -55,7 +55,7 @@ class Effort:
 
 
 FULL = Effort("full", persons=100, canaries=500, guesses=100, looks=20)
-QUICK = Effort("quick", persons=20, canaries=176, guesses=64, looks=4)
+QUICK = Effort("quick", persons=20, canaries=240, guesses=64, looks=6)
 
 
 @dataclass(frozen=True, slots=True)
