@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ with warnings.catch_warnings():
     from fastapi.testclient import TestClient
 
 from audit import bundle as bundles
-from audit import merkle, note, page, page_run, page_shelf, stored
+from audit import merkle, note, page, page_run, page_shelf
 from audit.canonical import from_base64
 from audit.errors import AuditError
 from audit.page_access import LINK_SECONDS, SESSION_SECONDS, Access
@@ -29,7 +28,7 @@ BASE = f"http://{HOST}"
 
 
 @pytest.fixture(scope="module")
-def federation(federate: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def missed(federate: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run in which gamma misses the second of two rounds."""
     played = federate(tmp_path_factory.mktemp("page"), absent={1: ("gamma",)}).play()
     played.bundle()
@@ -37,15 +36,9 @@ def federation(federate: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def books(
-    federation: Any, account: Any, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[page_shelf.Book, ...]:
-    return page_shelf.load(
-        federation.root / "bundle",
-        recompute=account,
-        trust={},
-        cache=tmp_path_factory.mktemp("cache"),
-    )
+def books(missed: Any, account: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    cache = tmp_path_factory.mktemp("cache")
+    return page_shelf.load(missed.root / "bundle", recompute=account, trust={}, cache=cache)
 
 
 class Time:
@@ -246,24 +239,24 @@ def test_what_a_visitor_types_is_escaped(client: TestClient) -> None:
 
 
 def test_the_entry_shows_a_proof_that_was_checked_and_the_command_that_checks_it_again(
-    client: TestClient, federation: Any
+    client: TestClient, missed: Any
 ) -> None:
     text = client.get("/b/bundle/entry/hub/6").text
 
     assert "The signature holds" in text
-    assert f"privity audit show {federation.root / 'bundle'} --entry hub:6" in text
+    assert f"privity audit show {missed.root / 'bundle'} --entry hub:6" in text
     assert "update-accepted" in text
 
 
 def test_the_receipt_checks_against_the_signed_root_without_this_page(
-    client: TestClient, federation: Any
+    client: TestClient, missed: Any
 ) -> None:
     envelope = client.get("/b/bundle/entry/hub/5/envelope").content
     answer = client.get("/b/bundle/entry/hub/5/receipt")
     assert "attachment" in answer.headers["content-disposition"]
     head, _, checkpoint = answer.text.partition("\n\n")
     first, index, *hashes = head.split("\n")
-    key = note.parse_key(federation.coordinator.public.log)
+    key = note.parse_key(missed.coordinator.public.log)
     stated = note.open_checkpoint(checkpoint, key=key, origin=None)
 
     assert (first, index) == ("c2sp.org/tlog-proof@v1", "index 5")
@@ -285,9 +278,9 @@ def test_what_is_not_there_is_refused_without_a_trace(client: TestClient, path: 
 
 
 def test_a_damaged_entry_is_never_shown_as_held(
-    federation: Any, account: Any, access: Access, tmp_path: Path
+    missed: Any, account: Any, access: Access, tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(federation.root / "bundle", tmp_path / "bundle"))
+    copy = Path(shutil.copytree(missed.root / "bundle", tmp_path / "bundle"))
     tile = next((copy / "coordinator/tile/entries").rglob("*.p/*"))
     data = tile.read_bytes()
     tile.write_bytes(data.replace(b'"sig":"', b'"sig":"A', 1)[: len(data)])
@@ -307,9 +300,9 @@ def test_a_damaged_entry_is_never_shown_as_held(
      "release/adapter_model.safetensors", "coordinator/tile/entries", "coordinator/tile/0"],
 )  # fmt: skip
 def test_every_view_of_a_bundle_with_a_hole_answers_and_says_faulty(
-    federation: Any, account: Any, access: Access, tmp_path: Path, name: str
+    missed: Any, account: Any, access: Access, tmp_path: Path, name: str
 ) -> None:
-    copy = Path(shutil.copytree(federation.root / "bundle", tmp_path / "bundle"))
+    copy = Path(shutil.copytree(missed.root / "bundle", tmp_path / "bundle"))
     hole = copy / name
     shutil.rmtree(hole) if hole.is_dir() else hole.unlink()
     books = page_shelf.load(copy, recompute=account, trust={}, cache=tmp_path / "cache")
@@ -404,64 +397,3 @@ def test_without_an_officer_nothing_can_be_signed(stranger: TestClient, access: 
     assert "Nobody signs off here" in text
     answer = stranger.post("/b/bundle/signoff", data={"form": _form(text), "log": "hub"})
     assert answer.status_code == 400
-
-
-def test_bundles_are_found_alone_in_a_folder_and_at_a_coordinator(
-    federation: Any, tmp_path: Path
-) -> None:
-    bundle = federation.root / "bundle"
-    (tmp_path / "hub" / "bundles").mkdir(parents=True)
-    shutil.copytree(bundle, tmp_path / "hub" / "bundles" / "run-1")
-    shutil.copytree(bundle, tmp_path / "many" / "a")
-    shutil.copytree(bundle, tmp_path / "many" / "b")
-
-    assert page_shelf.find(bundle) == (bundle,)
-    assert [path.name for path in page_shelf.find(tmp_path / "hub")] == ["run-1"]
-    assert [path.name for path in page_shelf.find(tmp_path / "many")] == ["a", "b"]
-    with pytest.raises(AuditError):
-        page_shelf.find(tmp_path)
-
-
-def test_a_proof_from_tiles_is_that_of_the_tree(federation: Any) -> None:
-    bundle = bundles.read(federation.root / "bundle")
-    leaves = [record.leaf for record in stored.records(bundle, "hub")]
-    tree = merkle.Tree(leaves)
-
-    for index in range(tree.size):
-        exact = stored.prove(bundle, "hub", index)
-        assert exact.proven.proof == tree.inclusion(index, tree.size)
-    for size in range(1, tree.size + 1):
-        assert stored.root(bundle, "hub", size) == tree.root(size)
-
-
-def test_a_proof_from_tiles_of_several_levels_is_that_of_the_tree(
-    federate: Any, tmp_path: Path, make_bundle_of: Callable[..., Any]
-) -> None:
-    bundle, tree = make_bundle_of(tmp_path, 700)
-
-    for index in (0, 255, 256, 511, 512, 600, tree.size - 1):
-        exact = stored.prove(bundle, "solo", index)
-        assert exact.proven.proof == tree.inclusion(index, tree.size)
-    for size in (1, 255, 256, 257, 512, 650, tree.size):
-        assert stored.root(bundle, "solo", size) == tree.root(size)
-
-
-@pytest.fixture
-def make_bundle_of() -> Callable[..., Any]:
-    """A bundle whose coordinator's log has so many entries more than its first."""
-
-    def make(root: Path, count: int) -> tuple[bundles.Bundle, merkle.Tree]:
-        from audit import canonical, keys, log
-
-        ring = keys.create(root / "keys", "solo")
-        own = log.Log.create(root / "log", keys=ring)
-        for number in range(count):
-            own.append("institution-revoked", {"name": f"site-{number}"})
-        own.checkpoint()
-        source = bundles.Source(root / "log", ring.public())
-        made = bundles.write(
-            root / "b", run="r", coordinator=source, sites={}, plan=canonical.encode({})
-        )
-        return made, merkle.Tree([record.leaf for record in stored.records(made, "solo")])
-
-    return make

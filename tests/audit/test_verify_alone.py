@@ -303,3 +303,18 @@ def test_a_stamp_of_entries_that_a_log_does_not_have_is_found(
     bundle.add(opened.path, {name.replace("hub", "alpha"): data for name, data in files.items()})
     bundle.add(opened.path, {"sites/alpha/checkpoint": b"nothing"})
     assert found_in(judge(opened.path), "stamp-differs") == ["stamps/hub/999.tsr"]
+
+
+def test_a_log_that_starts_twice_or_under_other_keys_is_found(
+    federate: Any, judge: Any, tmp_path: Path
+) -> None:
+    twice = federate(tmp_path / "twice")
+    site = twice.sites["alpha"].log
+    site._write_entry("log-started", dict(next(site.entries()).event.fields))
+    assert [fault.code for fault in judge(twice.play().bundle()).faults] == ["wrong-start"]
+
+    other = federate(tmp_path / "other")
+    beta, fresh = other.sites["beta"], keys.create(tmp_path / "fresh", "beta")
+    beta.keys = keys.KeyRing("beta", beta.keys.log, beta.keys.event, fresh.witness)
+    beta.witness = type(beta.witness)(tmp_path / "w.sqlite", beta.keys)
+    assert [fault.code for fault in judge(other.play().bundle()).faults] == ["wrong-keys"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from audit import canonical, events, keys
+from audit import canonical, events
 
 Fields = dict[str, Any]
 ONE = "sha256:" + "1" * 64
@@ -397,18 +397,3 @@ def test_a_mark_committed_after_it_was_embedded_is_found(
 
     played = federate(tmp_path, edit=hold)
     assert codes(judge(played.play().bundle())) == {("meaning", "mark-uncommitted")}
-
-
-def test_a_log_that_starts_twice_or_under_other_keys_is_found(
-    federate: Any, judge: Any, tmp_path: Path
-) -> None:
-    twice = federate(tmp_path / "twice")
-    site = twice.sites["alpha"].log
-    site._write_entry("log-started", dict(next(site.entries()).event.fields))
-    assert codes(judge(twice.play().bundle())) == {("bytes", "wrong-start")}
-
-    other = federate(tmp_path / "other")
-    beta, fresh = other.sites["beta"], keys.create(tmp_path / "fresh", "beta")
-    beta.keys = keys.KeyRing("beta", beta.keys.log, beta.keys.event, fresh.witness)
-    beta.witness = type(beta.witness)(tmp_path / "w.sqlite", beta.keys)
-    assert codes(judge(other.play().bundle())) == {("bytes", "wrong-keys")}
