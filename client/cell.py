@@ -188,7 +188,7 @@ class Cell:
         self._opened = False
 
     def _seen(self) -> tuple[int, ...]:
-        """Changes when the records, or the list of those who withdrew, are put anew."""
+        """Changes when the records, or the list of those who withdrew, change."""
         return _identity(self._folder.data) + _identity(withdrawals.list_file(self._folder))
 
     def _alive(self) -> bool:
@@ -332,7 +332,8 @@ def _identity(path: Path) -> tuple[int, ...]:
         found = path.stat()
     except OSError:
         return ()
-    return found.st_dev, found.st_ino
+    # A file may be written over in its place, and a new one may get an old one's number.
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _are_sets(values: Any) -> bool:

@@ -84,14 +84,18 @@ class GatedNodeState(InMemoryNodeState):
         is_reply: bool | None = None,
         limit: int | None = None,
     ) -> Sequence[FlowerMessage]:
-        """Outgoing answers, each cleared or replaced; everything else as Flower has it."""
-        found = super().get_messages_legacy(run_ids=run_ids, is_reply=is_reply, limit=limit)
-        if is_reply is not True:
-            now = time.monotonic()
-            for message in found:
-                self._taken[message.metadata.message_id] = now
-            return found
-        return [answer for message in found if (answer := self._gate(message)) is not None]
+        """Outgoing answers, each cleared or replaced; everything else as Flower has it.
+
+        What an answer is, it says itself: however it is asked for, it passes the gate.
+        """
+        given: list[FlowerMessage] = []
+        for message in super().get_messages_legacy(run_ids=run_ids, is_reply=is_reply, limit=limit):
+            if not message.metadata.reply_to_message_id:
+                self._taken[message.metadata.message_id] = time.monotonic()
+                given.append(message)
+            elif (answer := self._gate(message)) is not None:
+                given.append(answer)
+        return given
 
     def delete_messages(self, *, message_ids: Sequence[str] | None = None) -> None:
         """Forget messages, and with a request that it was answered."""

@@ -216,7 +216,10 @@ def test_a_cell_loads_once_scrubs_and_trains_round_after_round(
 
 
 @isolated
-def test_replaced_records_are_what_the_next_run_reads(federation: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_changed_records_are_what_the_next_run_reads(
+    federation: Callable[..., Any], in_place: bool
+) -> None:
     made = federation(("clinic-a",))
     plan, digest = _plan(made)
     site = made.sites["clinic-a"]
@@ -224,7 +227,7 @@ def test_replaced_records_are_what_the_next_run_reads(federation: Callable[..., 
     try:
         assert trainer.load(plan, digest) == "none"
         before = trainer._child
-        new = site.path / "new"
+        new = site.data if in_place else site.path / "new"
         new.write_text("not a record\n")
         new.replace(site.data)
         with pytest.raises(ClientError) as fault:

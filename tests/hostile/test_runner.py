@@ -129,6 +129,15 @@ def test_one_answer_leaves_however_many_the_runner_gives(siege: Siege) -> None:
     assert len(siege.refusals()) == 1
 
 
+def test_an_answer_is_gated_also_where_messages_of_both_ways_are_asked_for(siege: Siege) -> None:
+    state, request, _ = _held(siege)
+    smuggled = FlowerMessage(Error(103, LEAK), reply_to=request)
+    smuggled.metadata.__dict__["_message_id"] = smuggled.object_id
+    _push(state, smuggled)
+    (left,) = state.get_messages_legacy()
+    assert left.error.reason == FAILURES[103]
+
+
 def test_a_late_second_answer_does_not_leave(siege: Siege) -> None:
     state, request, reply = _held(siege)
     _push(state, reply)
