@@ -158,8 +158,7 @@ class Cell:
         Raises:
             ClientError: the round failed in the child, or the child stopped or is not ours.
         """
-        arrays = {f"start/{name}": array for name, array in start.items()}
-        arrays |= {f"state/{name}": array for name, array in (state or {}).items()}
+        arrays = frames.joined(start=start, state=state or {})
         most = 8 * sum(array.nbytes for array in start.values()) + _ROOM_BYTES
         steps = self._loaded[0].steps_per_round if self._loaded else 0
         frame = Frame("train", {"state": state is not None, "before": before}, arrays)
@@ -172,10 +171,7 @@ class Cell:
                 raise self._strange()
             on_step(done, steps)
             reply = self._ask(None, "trained", "step", most_bytes=most)
-        delta, kept = (
-            {n.removeprefix(part): a for n, a in reply.arrays.items() if n.startswith(part)}
-            for part in ("delta/", "state/")
-        )
+        delta, kept = (frames.part(reply.arrays, title) for title in ("delta", "state"))
         if len(delta) + len(kept) != len(reply.arrays):
             raise self._strange()
         return Round(delta, kept)

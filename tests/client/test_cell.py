@@ -21,25 +21,7 @@ from client.cell_main import main
 from client.errors import ClientError
 from client.folder import Folder
 from client.frames import Frame
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _permitted() -> str:
-    """Empty if this kernel lets this user make namespaces, else why not."""
-    code = (
-        "from client.namespace import *\n"
-        "try: enter(View((), (), ()))\n"
-        "except Refused as refusal: print(refusal)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-REFUSED = _permitted()
-isolated = pytest.mark.skipif(bool(REFUSED), reason=f"no namespaces here: {REFUSED}")
+from tests.client.isolation import isolated
 
 # Code of an attacker who owns the trainer, in exactly the view that a trainer has.
 _ATTACK = """

@@ -15,9 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from server import node
 from server.strangers import Strangers
-from tests.flow.test_processes import Machine, live, machine
-
-__all__ = ["live", "machine"]
+from tests.flow.machine import Machine
 
 
 @pytest.mark.flow
