@@ -17,7 +17,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -316,8 +315,3 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
 def private_address(folder: Folder) -> str:
     """Where control and runtime listen, for commands on the coordinator's own machine."""
     return f"127.0.0.1:{folder.settings.control_port}"
-
-
-def public_certificate(folder: Folder) -> Path:
-    """The authority's certificate, as invitations carry it."""
-    return folder.tls / "ca.pem"
