@@ -63,6 +63,23 @@ class GatedNodeState(InMemoryNodeState):
         stored: str | None = super().store_message(message)
         return stored
 
+    def store_message_and_object_tree(
+        self, message: FlowerMessage, object_tree: Any, session_id: str
+    ) -> tuple[bool, list[str]]:
+        """Take answers from the runner, and nothing else.
+
+        A question of its own making would be what a later answer is addressed by: its names and
+        identifiers would leave with that answer.
+        """
+        if not message.metadata.reply_to_message_id:
+            log.error("a message of the runner's that answers nothing was held back; restart it")
+            self._refusals.note("answer", "refused-by-gate")
+            return False, []
+        stored: tuple[bool, list[str]] = super().store_message_and_object_tree(
+            message, object_tree, session_id
+        )
+        return stored
+
     def create_task(self, task_type: str, run_id: int, **more: Any) -> int | None:
         """Only client tasks exist here; agents, simulations and connectors do not."""
         if task_type != TaskType.CLIENT_APP:

@@ -137,6 +137,28 @@ def test_an_answer_is_gated_also_where_messages_of_both_ways_are_asked_for(siege
     assert left.error.reason == FAILURES[103]
 
 
+def test_the_runner_asks_nothing_that_it_could_answer(siege: Siege) -> None:
+    """A question of its own would lend its names to the envelope of the answer."""
+    state, request, reply = _held(siege)
+    meta = request.metadata
+    forged = FlowerMessage(RecordDict(), meta.dst_node_id, "train.round", ttl=60, group_id=LEAK)
+    forged.metadata.__dict__.update(
+        _run_id=meta.run_id, _src_node_id=meta.src_node_id, _message_id=forged.object_id
+    )
+    tree = get_object_tree(forged)
+    stored, _ = state.store_message_and_object_tree(forged, tree, state.start_session(7))
+    assert not stored
+    assert list(state.get_messages_legacy(is_reply=False)) == []
+    _push(state, reply)
+    (left,) = state.get_messages_legacy(is_reply=True)
+    state.delete_messages(message_ids=[left.metadata.message_id, meta.message_id])
+    said = FlowerMessage(Error(103, ""), reply_to=forged)
+    said.metadata.__dict__["_message_id"] = said.object_id
+    _push(state, said)
+    assert list(state.get_messages_legacy(is_reply=True)) == []
+    assert siege.refusals()[-1] == ("answer", "refused-by-gate")
+
+
 def test_a_late_second_answer_does_not_leave(siege: Siege) -> None:
     state, request, reply = _held(siege)
     _push(state, reply)
