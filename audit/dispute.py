@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 
 from audit import chips, digests, mark_detect, mark_evidence, mark_files, mark_suspect, watermark
-from audit.errors import AuditError
+from audit.errors import AuditError, unreadable
 from audit.mark_detect import Detection
 from audit.mark_evidence import Committed, Receipt
 from audit.mark_keys import Keys, write_secret
@@ -177,11 +177,7 @@ def _read(folder: Path) -> tuple[dict[str, str], chips.Opening, Reference]:
             "reference_digest": expected,
         }
     except OSError as error:
-        raise AuditError(
-            f"{path} cannot be read ({error.strerror}); check the path",
-            code="unreadable",
-            exit_code=2,
-        ) from None
+        raise unreadable(path, error) from None
     except (KeyError, TypeError, ValueError):
         raise bad from None
     tensors = {name: read() for name, read in mark_files.tensors(folder / REFERENCE_FILE).items()}

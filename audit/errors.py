@@ -23,6 +23,13 @@ class AuditError(Exception):
             self.exit_code = exit_code
 
 
+def unreadable(what: object, error: OSError) -> AuditError:
+    """What to raise about a file that somebody named and that cannot be read (exit code 2)."""
+    return AuditError(
+        f"{what} cannot be read ({error.strerror}); check the path", code="unreadable", exit_code=2
+    )
+
+
 class Malformed(AuditError):
     """Bytes that do not have the form which their specification asks for."""
 

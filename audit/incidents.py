@@ -16,8 +16,6 @@ from audit.errors import AuditError, InconsistentLog
 from audit.log import Log, Receipt
 
 CATEGORIES = wording.INCIDENTS
-AUTOMATIC = ("log-inconsistent", "ledger-fault", "clock-refused")
-"""What the software finds by itself."""
 SEVERITIES = ("low", "medium", "high")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from audit import mark_int4, mark_onnx
-from audit.errors import AuditError
+from audit.errors import AuditError, unreadable
 from audit.watermark import Float32
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -123,11 +123,7 @@ def _safetensors(path: Path) -> dict[str, Callable[[], Float32]]:
     try:
         whole = np.memmap(path, dtype=np.uint8, mode="r")
     except OSError as error:
-        raise AuditError(
-            f"{path} cannot be read ({error.strerror}); check the path",
-            code="unreadable",
-            exit_code=2,
-        ) from None
+        raise unreadable(path, error) from None
     except ValueError:  # an empty file cannot be mapped
         raise _not_safetensors(path) from None
     try:
@@ -224,11 +220,7 @@ def _gguf(path: Path) -> dict[str, Callable[[], Float32]]:
         }
         items = list(reader.tensors)
     except OSError as error:
-        raise AuditError(
-            f"{path} cannot be read ({error.strerror}); check the path",
-            code="unreadable",
-            exit_code=2,
-        ) from None
+        raise unreadable(path, error) from None
     except (ValueError, KeyError, IndexError, TypeError):
         raise AuditError(f"{path} is not a GGUF file; fetch it again", code="not-gguf") from None
 

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 
 from audit import chips, digests, mark_files
-from audit.errors import AuditError
+from audit.errors import AuditError, unreadable
 from audit.watermark import Float32, Reference
 
 KEY_FILE = "watermark-key.json"
@@ -230,11 +230,7 @@ def read(path: Path) -> Keys:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AuditError(
-            f"the key file {path} cannot be read ({error.strerror}); check the path",
-            code="unreadable",
-            exit_code=2,
-        ) from None
+        raise unreadable(f"the key file {path}", error) from None
     except ValueError:
         raise bad from None
     try:

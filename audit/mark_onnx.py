@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from audit.errors import AuditError
+from audit.errors import AuditError, unreadable
 from audit.watermark import Float32
 
 # TensorProto.DataType: FLOAT, FLOAT16, BFLOAT16.
@@ -35,11 +35,7 @@ def tensors(path: Path) -> dict[str, Callable[[], Float32]]:
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
     except OSError as error:
-        raise AuditError(
-            f"{path} cannot be read ({error.strerror}); check the path",
-            code="unreadable",
-            exit_code=2,
-        ) from None
+        raise unreadable(path, error) from None
     except Exception:  # whatever protobuf raises, it is no model
         raise _not_onnx(path) from None
     found = {_plain(item.name): _reading(path, item) for item in graph.initializer

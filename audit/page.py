@@ -6,7 +6,7 @@ to FastAPI in this package; the verifier needs none of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -42,11 +42,15 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
     shelf = {book.key: book for book in books}
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     show = _Templates(shelf, officer)
+    _guard(app, access, show)
+    _door(app, access, show)
+    _views(app, shelf, show)
+    _signing(app, shelf, officer, show)
+    return app
 
-    def book_of(key: str) -> Book:
-        if key not in shelf:
-            raise HTTPException(404)
-        return shelf[key]
+
+def _guard(app: FastAPI, access: Access, show: _Templates) -> None:
+    """Who is answered at all, and what a refusal looks like."""
 
     @app.middleware("http")
     async def guard(request: Request, call_next: _Next) -> Response:
@@ -79,6 +83,10 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
     async def unknown(request: Request, error: Exception) -> Response:
         return show(request, "refused.html", status=404, sentence="There is no such page.")
 
+
+def _door(app: FastAPI, access: Access, show: _Templates) -> None:
+    """Coming in and going out."""
+
     @app.get("/officer.css")
     def style() -> Response:
         text = (_HERE / "assets" / "officer.css").read_text(encoding="utf-8")
@@ -110,18 +118,22 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
         response.delete_cookie(COOKIE, path="/")
         return response
 
+
+def _views(app: FastAPI, shelf: Mapping[str, Book], show: _Templates) -> None:
+    """What a bundle holds, to be looked at."""
+
     @app.get("/")
     def overview(request: Request) -> Response:
         shown = [
             (book, page_views.budgets(book),
              book.index.search(Query(problems=True), limit=_MOST_PROBLEMS))
-            for book in books
+            for book in shelf.values()
         ]  # fmt: skip
         return show(request, "overview.html", shown=shown)
 
     @app.get("/b/{key}")
     def run(request: Request, key: str) -> Response:
-        book = book_of(key)
+        book = _book(shelf, key)
         first = page_views.query({"round": request.query_params.get("first", "")}).round or 0
         names, rows = page_views.grid(book, first)
         return show(
@@ -139,7 +151,7 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
 
     @app.get("/b/{key}/entries")
     def entries(request: Request, key: str) -> Response:
-        book, given = book_of(key), dict(request.query_params)
+        book, given = _book(shelf, key), dict(request.query_params)
         found = book.index.search(page_views.query(given))
         onward = {name: value for name, value in given.items() if value and name != "before"}
         if found.more:
@@ -150,7 +162,7 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
 
     @app.get("/b/{key}/entry/{log}/{number}")
     def entry(request: Request, key: str, log: str, number: int) -> Response:
-        book = book_of(key)
+        book = _book(shelf, key)
         exact = stored.prove(book.bundle, log, number)
         place = f"{log}:{number}"
         return show(
@@ -165,33 +177,39 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
 
     @app.get("/b/{key}/entry/{log}/{number}/receipt")
     def receipt(key: str, log: str, number: int) -> Response:
-        exact = stored.prove(book_of(key).bundle, log, number)
+        exact = stored.prove(_book(shelf, key).bundle, log, number)
         return _download(exact.receipt, f"{log}-{number}.tlog-proof", "text/plain")
 
     @app.get("/b/{key}/entry/{log}/{number}/envelope")
     def envelope(key: str, log: str, number: int) -> Response:
-        exact = stored.prove(book_of(key).bundle, log, number)
+        exact = stored.prove(_book(shelf, key).bundle, log, number)
         return _download(exact.envelope, f"{log}-{number}.dsse.json", "application/json")
 
     @app.get("/b/{key}/release")
     def release(request: Request, key: str) -> Response:
-        book = book_of(key)
+        book = _book(shelf, key)
         return show(request, "release.html", book=book, steps=page_views.dossier(book))
 
     @app.get("/b/{key}/witnesses")
     def witnesses(request: Request, key: str) -> Response:
-        book = book_of(key)
+        book = _book(shelf, key)
         return show(request, "witnesses.html", book=book, board=page_views.witnesses(book))
+
+
+def _signing(
+    app: FastAPI, shelf: Mapping[str, Book], officer: Officer | None, show: _Templates
+) -> None:
+    """What was signed off, and signing off more."""
 
     @app.get("/b/{key}/signoff")
     def signoffs(request: Request, key: str) -> Response:
-        book = book_of(key)
+        book = _book(shelf, key)
         listed = [] if officer is None else officer.listed(book.bundle)[::-1]
         return show(request, "signoff.html", book=book, listed=listed, decisions=DECISIONS)
 
     @app.post("/b/{key}/signoff")
     async def sign(request: Request, key: str) -> Response:
-        book, given = book_of(key), await _form(request)
+        book, given = _book(shelf, key), await _form(request)
         if officer is None:
             raise AuditError(
                 "nobody signs off here; start the page with --officer", code="no-officer",
@@ -214,7 +232,11 @@ def create(books: tuple[Book, ...], access: Access, *, officer: Officer | None =
         )
         return RedirectResponse(f"/b/{key}/signoff", 303)
 
-    return app
+
+def _book(shelf: Mapping[str, Book], key: str) -> Book:
+    if key not in shelf:
+        raise HTTPException(404)
+    return shelf[key]
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from audit.errors import AuditError
+from audit.errors import AuditError, unreadable
 from audit.mark_keys import write_secret
 
 Float64 = npt.NDArray[np.float64]
@@ -224,11 +224,7 @@ def read_key(path: Path) -> TextKey:
             raise ValueError
         return TextKey(str(document["institution"]), key)
     except OSError as error:
-        raise AuditError(
-            f"the key file {path} cannot be read ({error.strerror}); check the path",
-            code="unreadable",
-            exit_code=2,
-        ) from None
+        raise unreadable(f"the key file {path}", error) from None
     except (KeyError, TypeError, ValueError):
         raise AuditError(
             f"{path} is not a text key; an institution's is keys/text-mark.json in its folder",

@@ -239,29 +239,14 @@ class _Shared:
     def people(self) -> tuple[tuple[Any, ...], ...] | None:
         """The institution's own people, or None for made-up ones."""
         if self.own_records and self._people is None:
-            from client import border, people, withdrawals
-            from client.train import labels_of
+            from client import people, withdrawals
+            from client.train import items
 
             withdrawals.check(self.folder)
             tool = people.scrubber(self.folder)
             said = people.stated(self.folder)
             done = people.scrub(people.read(self.folder), tool, said=said)
-            base, model = self.model()
-            if self.plan.training.objective == "preference":
-                from model import adapter, frozen
-
-                adapter.write(model, frozen.start(base.folder, border.spec(self.plan.adapter)))
-                self._people = people.preferences(
-                    done, base, model, max_tokens=self.plan.training.max_tokens
-                )
-                return self._people
-            self._people = people.group(
-                done,
-                base,
-                max_tokens=self.plan.training.max_tokens,
-                labels=labels_of(self.plan, base),
-                thoughts=self.plan.training.thoughts == "learn",
-            )
+            self._people = items(done, *self.model(), self.plan)
         return self._people
 
 

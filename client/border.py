@@ -169,10 +169,4 @@ def shapes_of(folder: Folder, plan: Plan) -> dict[str, tuple[int, int]]:
 
 def spec(table: AdapterTable) -> Spec:
     """The adapter of a plan in the model package's terms."""
-    return Spec(
-        method=table.method,
-        rank=table.rank,
-        alpha=table.alpha,
-        targets=table.targets,
-        seed=table.seed,
-    )
+    return Spec(**table.model_dump())

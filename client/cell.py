@@ -158,8 +158,7 @@ class Cell:
         Raises:
             ClientError: the round failed in the child, or the child stopped or is not ours.
         """
-        arrays = {f"start/{name}": array for name, array in start.items()}
-        arrays |= {f"state/{name}": array for name, array in (state or {}).items()}
+        arrays = frames.joined(start=start, state=state or {})
         most = 8 * sum(array.nbytes for array in start.values()) + _ROOM_BYTES
         steps = self._loaded[0].steps_per_round if self._loaded else 0
         frame = Frame("train", {"state": state is not None, "before": before}, arrays)
@@ -172,10 +171,7 @@ class Cell:
                 raise self._strange()
             on_step(done, steps)
             reply = self._ask(None, "trained", "step", most_bytes=most)
-        delta, kept = (
-            {n.removeprefix(part): a for n, a in reply.arrays.items() if n.startswith(part)}
-            for part in ("delta/", "state/")
-        )
+        delta, kept = (frames.part(reply.arrays, title) for title in ("delta", "state"))
         if len(delta) + len(kept) != len(reply.arrays):
             raise self._strange()
         return Round(delta, kept)
@@ -188,7 +184,7 @@ class Cell:
         self._opened = False
 
     def _seen(self) -> tuple[int, ...]:
-        """Changes when the records, or the list of those who withdrew, are put anew."""
+        """Changes when the records, or the list of those who withdrew, change."""
         return _identity(self._folder.data) + _identity(withdrawals.list_file(self._folder))
 
     def _alive(self) -> bool:
@@ -332,7 +328,8 @@ def _identity(path: Path) -> tuple[int, ...]:
         found = path.stat()
     except OSError:
         return ()
-    return found.st_dev, found.st_ino
+    # A file may be written over in its place, and a new one may get an old one's number.
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _are_sets(values: Any) -> bool:

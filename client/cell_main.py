@@ -111,21 +111,14 @@ def _answer(worker: Any, asked: Any, pipe: socket.socket) -> Any:
             "sets": list(opened.lineage.sets),
         }
         return frames.Frame("opened", facts, {"persons": frames.numbers(opened.lineage.persons)})
-    state = _part(asked.arrays, "state") if asked.facts["state"] else None
+    state = frames.part(asked.arrays, "state") if asked.facts["state"] else None
 
     def on_step(done: int, total: int) -> None:
         frames.send(pipe, frames.Frame("step", {"step": done, "steps": total}))
 
     before = int(asked.facts["before"])
-    done = worker.train(_part(asked.arrays, "start"), state, on_step, before=before)
-    arrays = {f"delta/{name}": array for name, array in done.delta.items()}
-    arrays |= {f"state/{name}": array for name, array in done.state.items()}
-    return frames.Frame("trained", {}, arrays)
-
-
-def _part(arrays: Any, name: str) -> dict[str, Any]:
-    start = f"{name}/"
-    return {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
+    done = worker.train(frames.part(asked.arrays, "start"), state, on_step, before=before)
+    return frames.Frame("trained", {}, frames.joined(delta=done.delta, state=done.state))
 
 
 def _code(fault: Exception) -> str:

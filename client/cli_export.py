@@ -43,12 +43,10 @@ def command(
 
     The export is loaded back and compared with the release before it counts.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from audit import signing
     from client import exporting, release_key, released, serving
     from client.errors import ClientError
+    from model import cli_bar
 
     if sign_with is None and directory is not None:
         sign_with = directory / "keys" / "export.pem"
@@ -61,17 +59,14 @@ def command(
         serving.check_release(release, public)
     if not sign_with.exists():
         signing.create_key(sign_with)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True, quiet=as_json)
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("load", total=1.0)
+    with cli_bar.bar(quiet=as_json) as tell:
         made = exporting.export(
             release,
             released.load(release),
             form,
             out,
             key=sign_with,
-            progress=lambda step, share: bar.update(task, description=step, completed=share),
+            progress=lambda step, share: tell(step, share, 1.0),
         )
     if as_json:
         facts = {**asdict(made), "folder": str(made.folder), "public_key": f"{sign_with}.pub"}

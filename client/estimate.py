@@ -43,7 +43,7 @@ def plan(folder: Folder, run_file: Path) -> dict[str, Any]:
             row.run == run.name and row.plan_digest == decisions.digest(proposed) for row in rows
         ),
     )
-    values = sum(rows_ * columns for rows_, columns in wanted.values())
+    values = sum(height * width for height, width in wanted.values())
     megabytes = values * 4 / 1e6
     lines = _lines(folder.data)
     passes = lines * run.privacy.sample_rate * proposed.steps
@@ -88,33 +88,17 @@ def proposal(run: Run, found: ModelFolder) -> Plan:
     Raises:
         PlanInvalid: no noise reaches the run's ε.
     """
-    return Plan(
-        run=run.name,
-        model=run.model.name,
-        model_digest=found.digest,
-        adapter=run.adapter,
-        frozen_digest=frozen.digest(frozen.factors(found, spec(run.adapter))),
+    sigma = accounting.find_noise(
         epsilon=run.privacy.epsilon,
         delta=run.privacy.delta,
-        noise_multiplier=accounting.find_noise(
-            epsilon=run.privacy.epsilon,
-            delta=run.privacy.delta,
-            sample_rate=run.privacy.sample_rate,
-            steps=run.privacy.rounds * run.privacy.steps_per_round,
-        ),
-        clip_norm=run.privacy.clip_norm,
-        clipping=run.privacy.clipping,
-        notes_per_person=run.privacy.notes_per_person,
         sample_rate=run.privacy.sample_rate,
-        rounds=run.privacy.rounds,
-        steps_per_round=run.privacy.steps_per_round,
-        training=run.training,
-        task=run.task,
-        institutions=tuple(sorted(run.federation.institutions)),
-        quorum=run.federation.quorum,
-        round_timeout_s=run.federation.round_timeout_s,
-        aggregation=run.aggregation,
-        stopping=run.stopping.rule,
+        steps=run.privacy.rounds * run.privacy.steps_per_round,
+    )
+    return Plan.of(
+        run,
+        model_digest=found.digest,
+        frozen_digest=frozen.digest(frozen.factors(found, spec(run.adapter))),
+        noise_multiplier=sigma,
     )
 
 

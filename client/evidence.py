@@ -98,10 +98,13 @@ def check_ledger(folder: Folder, log: Log) -> None:
     Raises:
         LedgerFault: it does not: an older copy was restored.
     """
-    ledger = folder.ledger()
-    for kind in ("budget-reserved", "dp-training"):
-        for entry in log.entries(kind):
-            ledger.check_holds(str(entry.event.fields["ledger_head"]))
+    folder.ledger().check_holds(
+        *(
+            str(entry.event.fields["ledger_head"])
+            for kind in ("budget-reserved", "dp-training")
+            for entry in log.entries(kind)
+        )
+    )
 
 
 def hand_over(folder: Folder, log: Log, origin: str, *, have: int, cosignature: str) -> Handover:

@@ -34,6 +34,19 @@ class Frame:
     arrays: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
 
+def joined(**parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Several tables of arrays as one: each array under "<part>/<name>"; `part` takes them out."""
+    return {
+        f"{title}/{name}": array for title, table in parts.items() for name, array in table.items()
+    }
+
+
+def part(arrays: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """The arrays of one part of what `joined` put together."""
+    start = f"{title}/"
+    return {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
+
+
 def numbers(digests: Sequence[str]) -> npt.NDArray[np.float32]:
     """Keyed digests as an array of their bytes, shape (count, 32)."""
     packed = b"".join(bytes.fromhex(digest.removeprefix(_KEYED)) for digest in digests)

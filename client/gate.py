@@ -63,6 +63,23 @@ class GatedNodeState(InMemoryNodeState):
         stored: str | None = super().store_message(message)
         return stored
 
+    def store_message_and_object_tree(
+        self, message: FlowerMessage, object_tree: Any, session_id: str
+    ) -> tuple[bool, list[str]]:
+        """Take answers from the runner, and nothing else.
+
+        A question of its own making would be what a later answer is addressed by: its names and
+        identifiers would leave with that answer.
+        """
+        if not message.metadata.reply_to_message_id:
+            log.error("a message of the runner's that answers nothing was held back; restart it")
+            self._refusals.note("answer", "refused-by-gate")
+            return False, []
+        stored: tuple[bool, list[str]] = super().store_message_and_object_tree(
+            message, object_tree, session_id
+        )
+        return stored
+
     def create_task(self, task_type: str, run_id: int, **more: Any) -> int | None:
         """Only client tasks exist here; agents, simulations and connectors do not."""
         if task_type != TaskType.CLIENT_APP:
@@ -84,14 +101,18 @@ class GatedNodeState(InMemoryNodeState):
         is_reply: bool | None = None,
         limit: int | None = None,
     ) -> Sequence[FlowerMessage]:
-        """Outgoing answers, each cleared or replaced; everything else as Flower has it."""
-        found = super().get_messages_legacy(run_ids=run_ids, is_reply=is_reply, limit=limit)
-        if is_reply is not True:
-            now = time.monotonic()
-            for message in found:
-                self._taken[message.metadata.message_id] = now
-            return found
-        return [answer for message in found if (answer := self._gate(message)) is not None]
+        """Outgoing answers, each cleared or replaced; everything else as Flower has it.
+
+        What an answer is, it says itself: however it is asked for, it passes the gate.
+        """
+        given: list[FlowerMessage] = []
+        for message in super().get_messages_legacy(run_ids=run_ids, is_reply=is_reply, limit=limit):
+            if not message.metadata.reply_to_message_id:
+                self._taken[message.metadata.message_id] = time.monotonic()
+                given.append(message)
+            elif (answer := self._gate(message)) is not None:
+                given.append(answer)
+        return given
 
     def delete_messages(self, *, message_ids: Sequence[str] | None = None) -> None:
         """Forget messages, and with a request that it was answered."""

@@ -86,8 +86,7 @@ class Hands:
             ClientError: one of them failed or is gone. None is left then, and what was charged for
                 the round stays charged.
         """
-        arrays = {f"start/{name}": array for name, array in start.items()}
-        arrays |= {f"state/{name}": array for name, array in (state or {}).items()}
+        arrays = frames.joined(start=start, state=state or {})
         most = 8 * sum(array.nbytes for array in start.values()) + (1 << 20)
         try:
             self._tell(Frame("train", {"state": state is not None, "before": before}, arrays))
@@ -98,7 +97,8 @@ class Hands:
         except BaseException:
             self.stop()
             raise
-        return part(answers[0].arrays, "delta"), part(answers[0].arrays, "state")
+        delta, kept = (frames.part(answers[0].arrays, title) for title in ("delta", "state"))
+        return delta, kept
 
     def stop(self) -> None:
         """End them all; their meeting place goes too."""
@@ -191,9 +191,3 @@ def unpacked(arrays: Arrays) -> tuple[tuple[Item, ...], ...]:
         items = [Preference(*one) for one in both]
     rest = iter(items)
     return tuple(tuple(next(rest) for _ in range(count)) for count in arrays["items"].tolist())
-
-
-def part(arrays: Arrays, name: str) -> dict[str, Any]:
-    """The arrays under `name`, without it."""
-    start = f"{name}/"
-    return {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}

@@ -85,11 +85,11 @@ class Hand:
             if first:
                 frames.send(pipe, Frame("step", {"step": done, "steps": total}))
 
-        state = hands.part(asked.arrays, "state") if asked.facts["state"] else None
+        state = frames.part(asked.arrays, "state") if asked.facts["state"] else None
         trained = train(
             self._model,
             self._people,
-            hands.part(asked.arrays, "start"),
+            frames.part(asked.arrays, "start"),
             self._plan,
             chunk_tokens=self._runtime.chunk_tokens,
             state=state and {name: torch.from_numpy(np.array(a)) for name, a in state.items()},
@@ -101,9 +101,8 @@ class Hand:
         facts = {"digest": digest(adapter.read(self._model))}
         if not first:
             return Frame("trained", facts)
-        arrays = {f"delta/{name}": array for name, array in trained.delta.items()}
-        arrays |= {f"state/{name}": np.array(value.numpy(), order="C")
-                   for name, value in trained.state.items()}  # fmt: skip
+        kept = {name: np.array(value.numpy(), order="C") for name, value in trained.state.items()}
+        arrays = frames.joined(delta=trained.delta, state=kept)
         return Frame("trained", facts, arrays)
 
 

@@ -47,15 +47,7 @@ def release_predecessor(folder: Folder, invitation: Invitation, private: Any) ->
         mine, node_id = False, 0
     if mine and node_id:
         try:
-            with FleetHttpClient.from_server_address(
-                invitation.coordinator,
-                False,
-                invitation.authority,
-                interceptors=[
-                    RuntimeVersionHttpInterceptor("SuperNode"),
-                    NodeAuthHttpInterceptor(private, private.public_key()),
-                ],
-            ) as client:
+            with _fleet(invitation, private) as client:
                 client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
         except (httpx.HTTPError, RuntimeError):
             log.warning("the coordinator did not release this node's last session")
@@ -70,15 +62,7 @@ def try_next_key(folder: Folder, invitation: Invitation) -> None:
         return
     public = public_key_to_bytes(private.public_key())
     try:
-        with FleetHttpClient.from_server_address(
-            invitation.coordinator,
-            False,
-            invitation.authority,
-            interceptors=[
-                RuntimeVersionHttpInterceptor("SuperNode"),
-                NodeAuthHttpInterceptor(private, private.public_key()),
-            ],
-        ) as client:
+        with _fleet(invitation, private) as client:
             asked = ActivateNodeRequest(
                 public_key=public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
             )
@@ -99,6 +83,19 @@ def remember(folder: Folder, node_id: int) -> None:
 def forget(folder: Folder) -> None:
     """Note that this process ended in order."""
     (folder.runtime / "node.json").unlink(missing_ok=True)
+
+
+def _fleet(invitation: Invitation, private: Any) -> Any:
+    """The coordinator's fleet interface, for the node with this key; to be closed."""
+    return FleetHttpClient.from_server_address(
+        invitation.coordinator,
+        False,
+        invitation.authority,
+        interceptors=[
+            RuntimeVersionHttpInterceptor("SuperNode"),
+            NodeAuthHttpInterceptor(private, private.public_key()),
+        ],
+    )
 
 
 def _alive(pid: int) -> bool:

@@ -83,10 +83,10 @@ def descends(folder: Folder, digest: str) -> Found:
             continue
         if digest in persons:
             certain.append(run)
-    ledger = folder.ledger()
-    for row in ledger.rows(folder.settings.budget.cohort):
-        if row.run not in noted and ledger.begun(row.run):
-            doubtful.append(row.run)
+    # Of every cohort: the site may have named another one since.
+    doubtful += [
+        row.run for row in folder.ledger().rows() if row.rounds_begun and row.run not in noted
+    ]
     return Found(tuple(certain), tuple(sorted(doubtful)))
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
 from client import renewal
@@ -35,10 +36,10 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Any]:
         """Every metric of the institution."""
         folder, traffic = self._folder, self._traffic
-        yield _one("privity_client_log_entries", "Entries of the log.", folder.log().size)
-        yield _one("privity_client_epsilon_left", "Step that the budget has left.", self._step())
+        yield Gauge("privity_client_log_entries", "Entries of the log.", folder.log().size)
+        yield Gauge("privity_client_epsilon_left", "Step that the budget has left.", self._step())
         heard = time.time() - traffic.heard if traffic.heard else float("nan")
-        yield _one("privity_client_coordinator_age_seconds", "Seconds since it answered.", heard)
+        yield Gauge("privity_client_coordinator_age_seconds", "Seconds since it answered.", heard)
         crossed = CounterMetricFamily(
             "privity_client_bytes", "Bytes of bodies to and from the coordinator.",
             labels=["direction"],
@@ -46,16 +47,20 @@ class Metrics(Collector):
         crossed.add_metric(["received"], traffic.received)
         crossed.add_metric(["sent"], traffic.sent)
         yield crossed
-        yield _one("privity_client_node_key_days", "Days until the key is due.",
+        yield Gauge("privity_client_node_key_days", "Days until the key is due.",
                    renewal.key_days(folder))  # fmt: skip
-        begun = _many("privity_client_run_rounds_begun", "Rounds that were charged.", ["run"])
-        rounds = _many("privity_client_run_rounds", "Rounds that were reserved.", ["run"])
+        begun = Gauge(
+            "privity_client_run_rounds_begun", "Rounds that were charged.", labels=["run"]
+        )
+        rounds = Gauge("privity_client_run_rounds", "Rounds that were reserved.", labels=["run"])
         for row in folder.ledger().rows(folder.settings.budget.cohort):
             begun.add_metric([row.run], row.rounds_begun)
             rounds.add_metric([row.run], row.rounds)
         yield begun
         yield rounds
-        step = _many("privity_client_run_step", "Steps of the newest round that are done.", ["run"])
+        step = Gauge(
+            "privity_client_run_step", "Steps of the newest round that are done.", labels=["run"]
+        )
         for path in sorted((folder.path / "runs").glob("*/progress.json")):
             try:
                 step.add_metric([path.parent.name], int(json.loads(path.read_bytes())["step"]))
@@ -71,14 +76,6 @@ class Metrics(Collector):
             step = max((step for step in BUCKETS if step <= balance.left), default=0.0)
             self._left = (head, step)
         return self._left[1]
-
-
-def _one(name: str, text: str, value: float) -> Any:
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def _many(name: str, text: str, labels: list[str]) -> Any:
-    return GaugeMetricFamily(name, text, labels=labels)
 
 
 def serve(folder: Folder, traffic: Transport) -> Callable[[], None]:

@@ -10,9 +10,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from client import border, people
 from privacy.csprng import Csprng
 
 if TYPE_CHECKING:
+    from client.people import Scrub
     from configs.run import Plan
     from model.base import Base
     from model.labels import Labels
@@ -124,6 +126,34 @@ def schedule(plan: Plan, *, before: int = 0) -> Schedule:
 
 def _tokens(item: Item) -> int:
     return item.tokens
+
+
+def items(scrub: Scrub, base: Base, model: Any, plan: Plan) -> tuple[tuple[Item, ...], ...]:
+    """One item a person, of what the plan's objective learns from; see `people.group`.
+
+    Args:
+        scrub: what passed the scrub, and everybody.
+        base: the model that encodes.
+        model: the same with the plan's adapter attached; for preferences it is put back to its
+            start, where it changes nothing: the base's judgement is the reference.
+        plan: the plan that is to be trained.
+
+    Raises:
+        ClientError: nothing can be used of anybody.
+    """
+    from model import adapter, frozen
+
+    table = plan.training
+    if table.objective == "preference":
+        adapter.write(model, frozen.start(base.folder, border.spec(plan.adapter)))
+        return people.preferences(scrub, base, model, max_tokens=table.max_tokens)
+    return people.group(
+        scrub,
+        base,
+        max_tokens=table.max_tokens,
+        labels=labels_of(plan, base),
+        thoughts=table.thoughts == "learn",
+    )
 
 
 def labels_of(plan: Plan, base: Base) -> Labels | None:

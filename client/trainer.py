@@ -19,7 +19,7 @@ from client.folder import Folder
 from client.hands import Hands
 from client.lineage import Lineage
 from client.people import Report
-from client.train import Float32, examine, labels_of, schedule, train
+from client.train import Float32, examine, items, labels_of, schedule, train
 from configs.run import Plan
 from privacy.errors import UnsupportedModel
 
@@ -160,29 +160,11 @@ class Trainer:
             return None
         reading = people.read(folder)
         done = people.scrub(reading, people.scrubber(folder), said=people.stated(folder))
-        self._people = self._grouped(done, plan)
+        self._people = items(done, self._base, self._model, plan)
         self._withdrawn = withdrawn
         if self._hands is not None:
             self._hands.open(self._people)
         return Opened(done.scrubber_digest, done.report, lineage.of(folder, reading))
-
-    def _grouped(self, done: people.Scrub, plan: Plan) -> tuple[Any, ...]:
-        """One item a person, of what the plan's objective learns from."""
-        if plan.training.objective == "preference":
-            from model import adapter, frozen
-
-            # An adapter that changes nothing: the base's judgement is the reference.
-            adapter.write(self._model, frozen.start(self._base.folder, spec(plan.adapter)))
-            return people.preferences(
-                done, self._base, self._model, max_tokens=plan.training.max_tokens
-            )
-        return people.group(
-            done,
-            self._base,
-            max_tokens=plan.training.max_tokens,
-            labels=labels_of(plan, self._base),
-            thoughts=plan.training.thoughts == "learn",
-        )
 
     def train(
         self,

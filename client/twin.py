@@ -25,6 +25,7 @@ from privacy.csprng import Csprng
 
 if TYPE_CHECKING:
     from model.base import Base
+    from model.labels import Labels
 
 Progress = Callable[[str, int, int], None]
 
@@ -90,20 +91,14 @@ def observe(
     Raises:
         ModelError, PrivacyError: the plan's model or numbers cannot be used.
     """
-    from model import adapter, frozen, preferences, prompts
+    from model import adapter, frozen
     from privacy import attack_canaries
 
     randomness = Csprng()
-    tokens, table = plan.training.max_tokens, plan.training
-    labels = labels_of(plan, base)
+    labels, tokens = labels_of(plan, base), plan.training.max_tokens
     zero = frozen.start(base.folder, spec(plan.adapter))
     adapter.write(model, zero)  # what preferences are judged against
-    loss: Any = partial(prompts.loss, labels=labels, smoothing=table.label_smoothing)
-    recall: Any = canaries.recall
-    judge = model if table.objective == "preference" else None
-    if judge is not None:
-        loss = partial(preferences.loss, beta=table.beta)
-        recall = partial(canaries.preferred, beta=table.beta)
+    judge = model if plan.training.objective == "preference" else None
     if people is None:
         people = canaries.people(
             base, size.persons, plan.task.labels, max_tokens=tokens, judge=judge
@@ -113,9 +108,9 @@ def observe(
     included = randomness.uniform(size.canaries) < 0.5
     # Zeroed out like anybody of whom nothing can be used: how many there are tells no coin.
     coined = [(one,) if present else () for one, present in zip(planted, included, strict=True)]
-    everyone = [*people, *coined]
     others = [person[0] for person in people if person]
     known = [draw((note,), plan, randomness) for note in (*planted, *others)]
+    loss, recall = _attacker(plan, labels)
     shorten = attack_canaries.shortener(sum(array.size for array in zero.values()))
     look = partial(
         attack_canaries.gradients,
@@ -128,7 +123,7 @@ def observe(
     )
     try:
         before, _ = recall(model, planted, partial(progress, "losses before"))
-        scores = np.zeros(size.canaries)
+        scores = np.zeros(len(known))
         earlier = look(on_example=partial(progress, "gradients before"))
         state, done = None, 0
         for turn, steps in enumerate(_split(plan.steps, size.looks)):
@@ -137,7 +132,7 @@ def observe(
             with attack_canaries.watched(model) as seen:
                 trained = train(
                     model,
-                    everyone,
+                    [*people, *coined],
                     adapter.read(model),
                     plan.model_copy(update=numbers),
                     chunk_tokens=chunk_tokens,
@@ -155,13 +150,27 @@ def observe(
                 clip_norm=plan.clip_norm,
                 noise_multiplier=noise_multiplier,
                 sample_rate=plan.sample_rate,
-            )[: size.canaries]
+            )
             earlier = now
         after, verbatim = recall(model, planted, partial(progress, "losses after"))
     finally:
         adapter.write(model, zero)
     # One of a few public labels is no secret, whoever says it.
-    return Observed(included, scores, before - after, 0 if labels else verbatim)
+    return Observed(included, scores[: size.canaries], before - after, 0 if labels else verbatim)
+
+
+def _attacker(plan: Plan, labels: Labels | None) -> tuple[Any, Any]:
+    """The plan's loss, and what asks a model for the canaries' answers."""
+    from model import preferences, prompts
+
+    table = plan.training
+    if table.objective == "preference":
+        return (
+            partial(preferences.loss, beta=table.beta),
+            partial(canaries.preferred, beta=table.beta),
+        )
+    loss = partial(prompts.loss, labels=labels, smoothing=table.label_smoothing)
+    return loss, canaries.recall
 
 
 def _split(steps: int, parts: int) -> list[int]:

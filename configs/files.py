@@ -12,10 +12,11 @@ PRIVATE = 0o600
 PUBLIC = 0o644
 
 
-def replace(path: Path, data: bytes, *, mode: int = PUBLIC) -> None:
-    """Write `data` to `path` durably; a reader sees the old file or the new one.
+def replace(path: Path, data: bytes, *, mode: int = PUBLIC, durable: bool = True) -> None:
+    """Write `data` to `path`; a reader sees the old file or the new one.
 
-    Guarantees: the file has `mode` from its first byte on; fsync of file and folder before return.
+    Guarantees: the file has `mode` from its first byte on; fsync of file and folder before return,
+        unless `durable` is False: then a power cut may take the file, and the disk is not awaited.
 
     Raises:
         ConfigError: no space, or the folder is not writable.
@@ -26,10 +27,12 @@ def replace(path: Path, data: bytes, *, mode: int = PUBLIC) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             draft.replace(path)
-            sync(path.parent)
+            if durable:
+                sync(path.parent)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise

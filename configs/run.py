@@ -357,6 +357,28 @@ class Plan(_Trains):
         _one_pair(self.training, self.notes_per_person)
         return self
 
+    @classmethod
+    def of(
+        cls, run: Run, *, model_digest: str, frozen_digest: str, noise_multiplier: float
+    ) -> Self:
+        """What `run` asks its sites to agree to, once its model is known and its noise is found."""
+        return cls(
+            run=run.name,
+            model=run.model.name,
+            model_digest=model_digest,
+            adapter=run.adapter,
+            frozen_digest=frozen_digest,
+            noise_multiplier=noise_multiplier,
+            **dict(run.privacy),  # the same numbers under the same names
+            training=run.training,
+            task=run.task,
+            institutions=tuple(sorted(run.federation.institutions)),
+            quorum=run.federation.quorum,
+            round_timeout_s=run.federation.round_timeout_s,
+            aggregation=run.aggregation,
+            stopping=run.stopping.rule,
+        )
+
     @property
     def steps(self) -> int:
         """Noisy steps over all rounds."""

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from model import cli_distill, cli_reinforce
+from model import cli_bar, cli_distill, cli_reinforce
 
 app = typer.Typer(no_args_is_help=True)
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -24,15 +23,8 @@ def pull(
     """Fetch a model once and check it. Example: privity model pull smollm2-135m-instruct."""
     from model import catalog
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("starting", total=1.0)
-        found = catalog.pull(
-            name, progress=lambda step, share: bar.update(task, description=step, completed=share)
-        )
+    with cli_bar.bar() as tell:
+        found = catalog.pull(name, progress=lambda step, share: tell(step, share, 1.0))
     if as_json:
         typer.echo(json.dumps({"name": found.name, "digest": found.digest}))
     else:

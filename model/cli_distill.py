@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from model import cli_bar
 
 
 def command(
@@ -51,12 +51,7 @@ def command(
     from model import distilling
     from model.distil import Lesson
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("reading")
+    with cli_bar.bar() as progress:
         made = distilling.make(
             teacher,
             prompts,
@@ -66,9 +61,7 @@ def command(
             max_new_tokens=max_new_tokens,
             precision=precision,
             lesson=Lesson(epochs=epochs, learning_rate=learning_rate, logits=logits),
-            progress=lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
+            progress=progress,
         )
     if as_json:
         typer.echo(json.dumps(made))

@@ -91,8 +91,10 @@ def questions(path: Path) -> tuple[tuple[str, ...], str]:
         The questions in file order, and the file's digest.
 
     Raises:
-        ModelError: no such file, or a line that is none; names its number and quotes nothing.
+        ModelError: no such file, or a line that is none; names its number and quotes nothing. Exit
+            code 3 for a file in an institution's folder.
     """
+    _check_public(path)
     try:
         data = path.read_bytes()
     except OSError:
@@ -117,6 +119,19 @@ def questions(path: Path) -> tuple[tuple[str, ...], str]:
     if not found:
         raise ModelError(f"{path} holds no question", code="no-question")
     return tuple(found), "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _check_public(questions: Path) -> None:
+    """Refuse what lies in an institution's folder, behind links too."""
+    for place in (questions.absolute(), questions.resolve()):
+        if any((above / "site.toml").exists() for above in place.parents):
+            raise ModelError(
+                f"{questions} lies in an institution's folder, and nothing that is learnt here is "
+                "private: no gradient is one person's, clipped and noised; give public questions, "
+                "or train on records in a run",
+                code="not-public",
+                exit_code=3,
+            )
 
 
 def answer(

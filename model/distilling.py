@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from model import base, catalog, distil, manifest, merged
+from model import base, catalog, distil, manifest, merged, whole
 from model.distil import Lesson, Progress
 from model.errors import ModelError
 
@@ -33,7 +32,7 @@ def make(
 
     Args:
         teacher: a model that was pulled, or a local folder.
-        questions: public, as `distil.questions` reads them.
+        questions: public, as `distil.questions` reads them; not in an institution's folder.
         out: a folder that does not exist yet; it appears whole or not at all.
         student: a model as `teacher`; None writes the records only.
         digest: the teacher must have it.
@@ -46,11 +45,11 @@ def make(
         The manifest.
 
     Raises:
-        ModelError: a model or the questions cannot be used, or nothing came out.
+        ModelError: a model or the questions cannot be used, or nothing came out; exit code 3 where
+            the questions are an institution's.
     """
     lesson = lesson or Lesson()
-    if out.exists():
-        raise ModelError(f"{out} exists; give --out a new folder", code="exists")
+    whole.check_new(out)
     if precision not in _PRECISIONS:
         raise ModelError(f"use --precision {'|'.join(_PRECISIONS)}", code="bad-setting")
     asked, asked_digest = distil.questions(questions)
@@ -64,10 +63,7 @@ def make(
             "another teacher",
             code="no-rows",
         )
-    draft = out.with_name(f".{out.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    with whole.folder(out) as draft:
         text = "".join(_line(*row) for row in answers.rows).encode()
         (draft / "records.jsonl").write_bytes(text)
         made: dict[str, Any] = {
@@ -95,10 +91,6 @@ def make(
                 **told,
             }
         (draft / "manifest.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        draft.rename(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return made
 
 

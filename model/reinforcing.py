@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from model import base, catalog, distil, manifest, merged, reinforce
+from model import base, catalog, distil, manifest, merged, reinforce, whole
 from model.errors import ModelError
 from model.reinforce import Course, Progress
 
@@ -51,11 +50,9 @@ def make(
             questions are an institution's.
     """
     course = course or Course()
-    if out.exists():
-        raise ModelError(f"{out} exists; give --out a new folder", code="exists")
+    whole.check_new(out)
     if (reward is None) == (words is None):
         raise ModelError("give either --reward-model or --words", code="bad-setting")
-    _public(questions)
     asked, asked_digest = distil.questions(questions)
     count = max(1, round(_HELD * len(asked)))
     ordered = sorted(asked, key=lambda text: hashlib.sha256(text.encode()).digest())
@@ -66,10 +63,8 @@ def make(
         loaded, ordered[count:], ordered[:count], course, score=score, reward=judge,
         progress=progress,
     )  # fmt: skip
-    draft = out.with_name(f".{out.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    (draft / "model").mkdir(parents=True)
-    try:
+    with whole.folder(out) as draft:
+        (draft / "model").mkdir()
         merged.write(trained, loaded, draft / "model")
         source = {"reinforced_from": loaded.folder.digest, "privacy": NOT_PRIVATE}
         after = manifest.describe(out.name, draft / "model", source=source)
@@ -90,24 +85,7 @@ def make(
             "rewards": list(learnt.rewards),
         }  # fmt: skip
         (draft / "manifest.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        draft.rename(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return made
-
-
-def _public(questions: Path) -> None:
-    """Refuse what lies in an institution's folder, behind links too."""
-    for place in (questions.absolute(), questions.resolve()):
-        if any((above / "site.toml").exists() for above in place.parents):
-            raise ModelError(
-                f"{questions} lies in an institution's folder, and PPO is not private: its samples "
-                "and its value model use a record again and again, outside one clipped gradient of "
-                'a person; give public questions, or train on records with objective "preference"',
-                code="not-public",
-                exit_code=3,
-            )
 
 
 def _lines(path: Path) -> list[str]:

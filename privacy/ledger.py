@@ -230,8 +230,8 @@ class Ledger:
         """Return the digest of the newest entry, "sha256:<hex>", or `GENESIS` if there is none."""
         return chain.head(self._journal.read())
 
-    def rows(self, cohort: str) -> tuple[Row, ...]:
-        """Return the reservations of one cohort, oldest first."""
+    def rows(self, cohort: str | None = None) -> tuple[Row, ...]:
+        """Return the reservations of one cohort, or of all, oldest first."""
         return _rows(self._journal.read(), cohort)
 
     def begun(self, run: str) -> frozenset[int]:
@@ -255,17 +255,20 @@ class Ledger:
                 found.append(replace(known[body["run"]], time=body["time"], round=body["round"]))
         return tuple(found)
 
-    def check_holds(self, head: str) -> None:
+    def check_holds(self, *heads: str) -> None:
         """Refuse a ledger that lacks a head it once published: an older copy was restored.
 
         Raises:
-            LedgerFault: no entry of this ledger has that digest.
+            LedgerFault: no entry of this ledger has one of these digests.
         """
-        if head != GENESIS and all(entry.digest != head for entry in self._journal.read()):
-            raise LedgerFault(
-                f"the ledger at {self.path} lacks the published head {head}: it is an older copy "
-                "or another ledger; restore the newest, for this one forgets what was spent"
-            )
+        known = {GENESIS, *(entry.digest for entry in self._journal.read())}
+        for head in heads:
+            if head not in known:
+                raise LedgerFault(
+                    f"the ledger at {self.path} lacks the published head {head}: it is an older "
+                    "copy or another ledger; restore the newest, for this one forgets what was "
+                    "spent"
+                )
 
 
 def _request(

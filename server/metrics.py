@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
 from server import status
 from server.errors import ServerError
 from server.store import Folder
 from server.traffic import Traffic
-
-_SITE = ["institution"]
-_RUN = ["run"]
 
 
 class Metrics(Collector):
@@ -33,8 +31,10 @@ class Metrics(Collector):
         """Every metric of the coordinator."""
         found = status.facts(self._folder)
         sites, runs = found["sites"], found["runs"]
-        yield _one("privity_server_log_entries", "Entries of the log.", found["log_entries"])
-        days = _many("privity_server_certificate_days", "Days until it ends.", ["certificate"])
+        yield Gauge("privity_server_log_entries", "Entries of the log.", found["log_entries"])
+        days = Gauge(
+            "privity_server_certificate_days", "Days until it ends.", labels=["certificate"]
+        )
         days.add_metric(["server"], found["certificate_days"])
         days.add_metric(["authority"], found["authority_days"])
         yield days
@@ -51,7 +51,7 @@ class Metrics(Collector):
             ("epsilon_left", "Step that its budget has left.", "epsilon_left"),
             ("node_key_days", "Days until its node key is due.", "node_key_days"),
         ):
-            family = _many(f"privity_server_site_{name}", text, _SITE)
+            family = Gauge(f"privity_server_site_{name}", text, labels=["institution"])
             for site in sites:
                 if site[key] is not None:
                     family.add_metric([site["name"]], float(site[key]))
@@ -66,7 +66,7 @@ class Metrics(Collector):
              lambda run: len(run["waiting_for_file"])),
         ):  # fmt: skip
             yield _runs(f"privity_server_run_{name}", text, runs, value)
-        fates = _many("privity_server_run_updates", "Fate of updates.", ["run", "fate"])
+        fates = Gauge("privity_server_run_updates", "Fate of updates.", labels=["run", "fate"])
         for run in runs:
             for fate in ("accepted", "rejected", "absent"):
                 fates.add_metric([run["run"], fate], sum(len(r[fate]) for r in run["history"]))
@@ -78,18 +78,10 @@ def _skipped(run: dict[str, Any]) -> int:
 
 
 def _runs(name: str, text: str, runs: Any, value: Callable[[dict[str, Any]], int]) -> Any:
-    family = _many(name, text, _RUN)
+    family = Gauge(name, text, labels=["run"])
     for run in runs:
         family.add_metric([run["run"]], value(run))
     return family
-
-
-def _one(name: str, text: str, value: float) -> Any:
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def _many(name: str, text: str, labels: list[str]) -> Any:
-    return GaugeMetricFamily(name, text, labels=labels)
 
 
 def serve(folder: Folder, traffic: Traffic) -> Callable[[], None]:

@@ -17,7 +17,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -171,6 +170,49 @@ def _key_bytes(line: str) -> bytes:
     return public_key_to_bytes(load_ssh_public_key(line.encode()))
 
 
+class _InStep:
+    """What the SuperLink knows of nodes, kept as enrolment has it while both servers run.
+
+    Attributes:
+        blind: why the enrolled nodes could not be read for so long that nobody may be let in.
+    """
+
+    def __init__(
+        self, folder: Folder, state: Any, traffic: Traffic, servers: tuple[Any, Any]
+    ) -> None:
+        self._folder, self._state, self._traffic, self._servers = folder, state, traffic, servers
+        self._loaded, self._saved = _stamp(folder), 0.0
+        self.blind: Exception | None = None
+        synchronise(state, folder.node_keys())
+
+    async def keep(self) -> None:
+        """Look again and again until a server ends or nothing can be seen; then both end."""
+        stepped = time.monotonic()
+        while not any(server.should_exit for server in self._servers):
+            await asyncio.sleep(_SYNC_SECONDS)
+            try:
+                self._look()
+                stepped = time.monotonic()
+            except Exception as fault:
+                log.error("enrolled nodes could not be compared (%s)", type(fault).__name__)
+                if time.monotonic() > stepped + _BLIND_SECONDS:
+                    self.blind = fault  # nobody is let in whose key may be revoked
+                    break
+        for server in self._servers:
+            server.should_exit = True
+
+    def _look(self) -> None:
+        self._loaded = _reload(self._folder, self._servers[0], self._loaded)
+        keys = self._folder.node_keys()
+        if len(set(keys.values())) < len(keys):  # some site renews its key
+            renewal.finish(self._folder, connected_keys(self._state, keys))
+            keys = self._folder.node_keys()
+        synchronise(self._state, keys)
+        if time.time() >= self._saved + _SAVE_SECONDS:
+            self._saved = time.time()
+            self._traffic.save(self._folder.traffic)
+
+
 def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
     """Run the SuperLink until SIGINT or SIGTERM.
 
@@ -208,44 +250,14 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
         state = app.state.linkstate_factory.state()
         relief.relieve(state)
         relief.one_at_a_time()
-        synchronise(state, folder.node_keys())
-
-        loaded, saved = _stamp(folder), 0.0
-
-        def look() -> None:
-            nonlocal loaded, saved
-            loaded = _reload(folder, outer, loaded)
-            keys = folder.node_keys()
-            if len(set(keys.values())) < len(keys):  # some site renews its key
-                renewal.finish(folder, connected_keys(state, keys))
-                keys = folder.node_keys()
-            synchronise(state, keys)
-            if time.time() >= saved + _SAVE_SECONDS:
-                saved = time.time()
-                traffic.save(folder.traffic)
-
-        async def keep_in_step() -> None:
-            stepped = time.monotonic()
-            while not (inner.should_exit or outer.should_exit):
-                await asyncio.sleep(_SYNC_SECONDS)
-                try:
-                    look()
-                    stepped = time.monotonic()
-                except Exception as fault:
-                    log.error("enrolled nodes could not be compared (%s)", type(fault).__name__)
-                    if time.monotonic() > stepped + _BLIND_SECONDS:
-                        blind.append(fault)  # nobody is let in whose key may be revoked
-                        break
-            inner.should_exit = outer.should_exit = True
-
-        blind: list[Exception] = []
+        step = _InStep(folder, state, traffic, (outer, inner))
 
         async def announce() -> None:
             while not (outer.started and inner.started):
                 await asyncio.sleep(0.05)
             ready()
 
-        tasks = [asyncio.create_task(keep_in_step()), asyncio.create_task(announce())]
+        tasks = [asyncio.create_task(step.keep()), asyncio.create_task(announce())]
         try:
             await asyncio.gather(inner.serve([private]), outer.serve([public]))
         finally:
@@ -253,10 +265,10 @@ def serve(folder: Folder, *, ready: Callable[[], None]) -> None:
                 task.cancel()
             stop_metrics()
             folder.traffic.unlink(missing_ok=True)
-        if blind:
+        if step.blind is not None:
             raise ServerError(
                 f"the enrolled nodes in {folder.path} could not be read for {_BLIND_SECONDS:g} s "
-                f"({type(blind[0]).__name__}), so nobody may connect; see to the disk and the "
+                f"({type(step.blind).__name__}), so nobody may connect; see to the disk and the "
                 "folder's permissions, then start again",
                 code="enrolment-unreadable",
                 exit_code=1,
@@ -316,8 +328,3 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
 def private_address(folder: Folder) -> str:
     """Where control and runtime listen, for commands on the coordinator's own machine."""
     return f"127.0.0.1:{folder.settings.control_port}"
-
-
-def public_certificate(folder: Folder) -> Path:
-    """The authority's certificate, as invitations carry it."""
-    return folder.tls / "ca.pem"

@@ -32,29 +32,11 @@ def make(run: Run) -> Plan:
         sample_rate=privacy.sample_rate,
         steps=privacy.rounds * privacy.steps_per_round,
     )
-    spec = adapter_spec(run)
-    return Plan(
-        run=run.name,
-        model=run.model.name,
+    return Plan.of(
+        run,
         model_digest=found.digest,
-        adapter=run.adapter,
-        frozen_digest=frozen.digest(frozen.factors(found, spec)),
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
+        frozen_digest=frozen.digest(frozen.factors(found, adapter_spec(run))),
         noise_multiplier=sigma,
-        clip_norm=privacy.clip_norm,
-        clipping=privacy.clipping,
-        notes_per_person=privacy.notes_per_person,
-        sample_rate=privacy.sample_rate,
-        rounds=privacy.rounds,
-        steps_per_round=privacy.steps_per_round,
-        training=run.training,
-        task=run.task,
-        institutions=tuple(sorted(run.federation.institutions)),
-        quorum=run.federation.quorum,
-        round_timeout_s=run.federation.round_timeout_s,
-        aggregation=run.aggregation,
-        stopping=run.stopping.rule,
     )
 
 
@@ -76,14 +58,7 @@ def norm_limit(plan: Plan, values: int) -> float:
 
 def adapter_spec(run: Run | Plan) -> Spec:
     """The adapter of a run or plan in the model package's terms."""
-    table = run.adapter
-    return Spec(
-        method=table.method,
-        rank=table.rank,
-        alpha=table.alpha,
-        targets=table.targets,
-        seed=table.seed,
-    )
+    return Spec(**run.adapter.model_dump())
 
 
 def document(plan: Plan) -> bytes:

@@ -17,6 +17,7 @@ from audit.log import Log
 from configs.run import Plan, decimal
 from configs.version import SOFTWARE
 from model import catalog, export, frozen
+from model.manifest import ModelFolder
 from server import evaluate, plans
 from server import release as releasing
 from server.errors import ServerError
@@ -36,6 +37,8 @@ from server.progress import Progress
 from server.release import Release
 from server.state import State
 from server.store import Folder
+
+Arrays = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +84,14 @@ def publish(
             run's watermark (exit code 3).
     """
     plan = state.plan
-    if state.outcome == "running":
-        raise ServerError(
-            f"run {plan.run} is at round {state.round} of {plan.rounds}; finish it with "
-            "privity server run --resume",
-            code="not-finished",
-            exit_code=3,
-        )
-    if out.exists():
-        raise ServerError(
-            f"{out} exists; this run was released before, and a release is never overwritten",
-            code="release-exists",
-        )
+    _check_ready(state, out)
     found = catalog.find(plan.model, expect_digest=plan.model_digest)
-    spec = plans.adapter_spec(plan)
     trained = state.adapter(state.round)
-    b, a = frozen.product(found, spec, trained)
+    b, a = frozen.product(found, plans.adapter_spec(plan), trained)
     recipients = (OWN_COPY, *state.participants)
     tell("marking", recipients=list(recipients))
     marking = Marking(folder, state)
     mark = _commit(log, marking, trained, a, recipients)
-    identity = f"{plan.run}"
     shaping, rows = evaluate.spared(rows)
     spare = evaluate.sensitivity(plan, {**b, **a}, shaping)
     marked = {name: marking.mark(log, state.round, name, spare) for name in recipients}
@@ -116,9 +106,8 @@ def publish(
             progress=lambda arm, done, total: tell("scored", arm=arm, done=done, total=total),
         )
         log.append("evaluation", _evaluation_event(evaluated), run=plan.run)
-    claims = _claims(plan, state.participants, mirrors)
     facts = ReleaseFacts(
-        release=identity,
+        release=plan.run,
         run=plan.run,
         coordinator=folder.settings.name,
         software=SOFTWARE,
@@ -130,31 +119,70 @@ def publish(
         plan=plan.document(),
         plan_digest=plans.digest(plan),
         institutions=plan.institutions,
-        claims=claims,
+        claims=_claims(plan, state.participants, mirrors),
         rounds=_participation(log, plan.run),
         data={"Task": plan.task.description or "not described by the coordinator"},
         evaluation=None if evaluated is None else _evaluation_fact(evaluated),
         mark=mark,
         audits=_audits(plan, mirrors),
     )
+    copies = _cut(folder, plan, found, marked, a, facts, out)
+    _tell_log(log, copies, facts, trained)
+    keys = marking.commit(log)
+    found_in_own = mark_detect.residuals(
+        mark_detect.factored(marked[OWN_COPY], a), marking.reference(log, state.round)
+    )
+    (detection,) = mark_detect.detect(found_in_own, [keys.owner.halves])
+    state.outcome = "released"
+    state.save()
+    return Published(copies[OWN_COPY], copies, keys.file, detection, evaluated)
+
+
+def _check_ready(state: State, out: Path) -> None:
+    if state.outcome == "running":
+        raise ServerError(
+            f"run {state.plan.run} is at round {state.round} of {state.plan.rounds}; finish it "
+            "with privity server run --resume",
+            code="not-finished",
+            exit_code=3,
+        )
+    if out.exists():
+        raise ServerError(
+            f"{out} exists; this run was released before, and a release is never overwritten",
+            code="release-exists",
+        )
+
+
+def _cut(
+    folder: Folder,
+    plan: Plan,
+    found: ModelFolder,
+    marked: Mapping[str, Arrays],
+    a: Arrays,
+    facts: ReleaseFacts,
+    out: Path,
+) -> dict[str, Release]:
+    """Write and sign one folder for each recipient."""
+    spec = plans.adapter_spec(plan)
     copies = {}
     out.mkdir(parents=True, mode=0o755)
-    for name in recipients:
+    for name, arrays in marked.items():
         with tempfile.TemporaryDirectory(dir=out, prefix=".adapter-") as draft:
-            export.save_folder(Path(draft), folder=found, spec=spec, arrays=marked[name], a=a)
+            export.save_folder(Path(draft), folder=found, spec=spec, arrays=arrays, a=a)
             copies[name] = releasing.cut(
                 out / name, adapter_files=Path(draft), facts=facts, key=folder.release_key
             )
-    log.append(
-        "watermark-embedded",
-        {
-            "copies": [
-                {"recipient": name, "adapter_digest": copy.adapter_digest}
-                for name, copy in copies.items()
-            ]
-        },
-        run=plan.run,
-    )
+    return copies
+
+
+def _tell_log(
+    log: Log, copies: Mapping[str, Release], facts: ReleaseFacts, trained: Arrays
+) -> None:
+    """Log which marked copies there are, and what is released with which claims."""
+    made = [
+        {"recipient": name, "adapter_digest": copy.adapter_digest} for name, copy in copies.items()
+    ]
+    log.append("watermark-embedded", {"copies": made}, run=facts.run)
     own = copies[OWN_COPY]
     log.append(
         "release",
@@ -173,26 +201,18 @@ def publish(
                     "unit": claim.unit,
                     "adjacency": claim.adjacency,
                 }
-                for claim in claims
+                for claim in facts.claims
             ],
         },
-        run=plan.run,
+        run=facts.run,
     )
-    keys = marking.commit(log)
-    found_in_own = mark_detect.residuals(
-        mark_detect.factored(marked[OWN_COPY], a), marking.reference(log, state.round)
-    )
-    (detection,) = mark_detect.detect(found_in_own, [keys.owner.halves])
-    state.outcome = "released"
-    state.save()
-    return Published(own, copies, keys.file, detection, evaluated)
 
 
 def _commit(
     log: Log,
     marking: Marking,
-    trained: Mapping[str, Any],
-    a: Mapping[str, Any],
+    trained: Arrays,
+    a: Arrays,
     recipients: tuple[str, ...],
 ) -> Mark:
     """Log which unmarked adapter the copies are made of, under the run's committed keys.
@@ -235,17 +255,19 @@ def _commit(
 def _claims(
     plan: Plan, participants: list[str], mirrors: Mapping[str, Mirror]
 ) -> tuple[Claim, ...]:
-    """What each site's own log comes to, by its newest reservation."""
+    """What each site's own log comes to: by the newest reservation of the run's cohort."""
     claims = []
     for name in participants:
-        reserved = [event for event in mirrors[name].events() if event.kind == "budget-reserved"]
-        newest = reserved[-1].fields
+        reserved = [e for e in mirrors[name].events() if e.kind == "budget-reserved"]
+        own = next(event.fields for event in reserved if event.run == plan.run)
+        cohort = own["cohort_commitment"]
+        newest = [e.fields for e in reserved if e.fields["cohort_commitment"] == cohort][-1]
         claims.append(
             Claim(
                 institution=name,
                 epsilon=float(newest["epsilon_after"]),
-                delta=float(newest["delta"]),
-                cap=float(newest["cap"]),
+                delta=float(own["delta"]),
+                cap=float(own["cap"]),
                 unit=plan.unit,
                 adjacency=plan.adjacency,
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.flow.world"]
+pytest_plugins = ["tests.flow.world", "tests.flow.machine"]
 
 TINY = "tiny-llama"
 # Import-time warnings of libraries about each other; ours stay errors.

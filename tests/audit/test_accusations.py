@@ -12,7 +12,7 @@ import pytest
 from audit import incidents
 from audit.errors import InconsistentLog
 from audit.log import Log
-from tests.audit.test_conduct import faults, notices
+from tests.audit.told import faults, notices
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,10 @@ from audit.cli import app
 from audit.errors import AuditError
 from audit.retention import Due, Terms
 from audit.verify import verify
+from tests.audit.conftest import recompute
+from tests.audit.told import faults, notices
 
+SECRET = "zqsecretvalue"  # longer than chance puts into a key
 SOME, OTHER = canonical.digest(b"some"), canonical.digest(b"other")
 Make = Callable[..., Any]
 
@@ -28,26 +30,9 @@ def party(federate: Make, tmp_path: Path) -> Any:
     return federate(tmp_path, names=("alpha",)).sites["alpha"]
 
 
-def recompute(rows: Any, delta: float) -> float:
-    return sum(rate * steps / sigma for sigma, rate, steps in rows) - math.log10(delta) / 100
-
-
 @pytest.fixture
 def played(federate: Make, tmp_path: Path) -> Any:
     return federate(tmp_path / "run", rounds=1).play()
-
-
-def faults(played: Any, name: str = "bundle") -> list[tuple[str, str]]:
-    for site in played.sites.values():
-        site.witnessed_by(played.coordinator)
-    played.cosign(played.names)
-    found = verify(played.bundle(name), recompute=recompute)
-    return [(fault.layer, fault.code) for fault in found.faults]
-
-
-def notices(played: Any) -> str:
-    faults(played, "told")
-    return "\n".join(verify(played.root / "told", recompute=recompute).notices)
 
 
 # -- incidents ------------------------------------------------------------------------------------
@@ -198,10 +183,10 @@ def test_a_change_of_settings_names_them_and_no_value(party: Any, tmp_path: Path
     memory = tmp_path / "state" / "seen.json"
     settings.remember(memory, b"{}", {})
     assert settings.is_known(memory, b"{}")
-    made = change(party, memory, name="zq", policy={"approve": "zq", "steps": [1]})
+    made = change(party, memory, name=SECRET, policy={"approve": SECRET, "steps": [1]})
     assert made is not None
-    assert change(party, memory, name="zq", policy={"approve": "zq", "steps": [1]}) is None
-    change(party, memory, name="zq", policy={"approve": "zq", "steps": [1, 2]}, extra=1)
+    assert change(party, memory, name=SECRET, policy={"approve": SECRET, "steps": [1]}) is None
+    change(party, memory, name=SECRET, policy={"approve": SECRET, "steps": [1, 2]}, extra=1)
     first, second = (e.event.fields for e in party.log.entries("config-changed"))
     shown = disclosures.Table(party.log.folder).get([first["before_commitment"]])
     assert [each.value for each in shown.values()] == [settings.digest(b"{}")]
@@ -210,7 +195,7 @@ def test_a_change_of_settings_names_them_and_no_value(party: Any, tmp_path: Path
     assert second["before_commitment"] == first["after_commitment"]
     logged = str([entry.statement for entry in party.log.entries()])
     assert settings.digest(b"{}") not in logged  # else a guess at the file could be tried on it
-    assert "zq" not in logged
+    assert SECRET not in logged
 
 
 @pytest.mark.parametrize("left", [None, b"{", b'{"format": 1}'])

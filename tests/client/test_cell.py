@@ -21,25 +21,7 @@ from client.cell_main import main
 from client.errors import ClientError
 from client.folder import Folder
 from client.frames import Frame
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _permitted() -> str:
-    """Empty if this kernel lets this user make namespaces, else why not."""
-    code = (
-        "from client.namespace import *\n"
-        "try: enter(View((), (), ()))\n"
-        "except Refused as refusal: print(refusal)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-REFUSED = _permitted()
-isolated = pytest.mark.skipif(bool(REFUSED), reason=f"no namespaces here: {REFUSED}")
+from tests.client.isolation import isolated
 
 # Code of an attacker who owns the trainer, in exactly the view that a trainer has.
 _ATTACK = """
@@ -216,7 +198,10 @@ def test_a_cell_loads_once_scrubs_and_trains_round_after_round(
 
 
 @isolated
-def test_replaced_records_are_what_the_next_run_reads(federation: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_changed_records_are_what_the_next_run_reads(
+    federation: Callable[..., Any], in_place: bool
+) -> None:
     made = federation(("clinic-a",))
     plan, digest = _plan(made)
     site = made.sites["clinic-a"]
@@ -224,7 +209,7 @@ def test_replaced_records_are_what_the_next_run_reads(federation: Callable[..., 
     try:
         assert trainer.load(plan, digest) == "none"
         before = trainer._child
-        new = site.path / "new"
+        new = site.data if in_place else site.path / "new"
         new.write_text("not a record\n")
         new.replace(site.data)
         with pytest.raises(ClientError) as fault:

@@ -105,7 +105,7 @@ def test_the_doctor_finds_a_ready_folder_ready(site: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(connect, "check_coordinator", lambda invitation: None)
     os.chmod(site.data, 0o600)
     found = _findings(site.path)
-    assert found["trainer"][0][0] in ("PASS", "FAIL")  # as the kernel permits; see test_cell
+    assert found["trainer"][0][0] in ("PASS", "FAIL")  # as the kernel permits; see isolation
     for name in ("settings", "keys", "records", "log", "ledger", "ledger in log", "model",
                  "invitation", "coordinator"):  # fmt: skip
         assert [verdict for verdict, *_ in found[name]] == ["PASS"], (name, found[name])

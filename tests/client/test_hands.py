@@ -24,7 +24,7 @@ from client.trainer import Trainer
 from model import frozen
 from model.preferences import Preference
 from model.prompts import Example
-from tests.client.test_cell import isolated
+from tests.client.isolation import isolated
 
 _TOKENS = st.lists(st.integers(0, 2**20), min_size=2, max_size=6).map(tuple)
 _EXAMPLE = st.builds(Example, _TOKENS, st.just(1))

@@ -127,16 +127,17 @@ def test_a_run_that_trained_without_a_readable_note_is_doubtful(site: folders.Fo
     from privacy.plan import Mechanism
 
     mechanism = Mechanism(noise_multiplier=4.0, sample_rate=0.1, steps=4)
-    for run in ("unnoted", "planned"):
+    for run, cohort in (("unnoted", "all"), ("planned", "all"), ("renamed", "of-last-year")):
         site.ledger().reserve(
-            cohort="all", run=run, plan_digest="sha256:" + "1" * 64, mechanism=mechanism,
+            cohort=cohort, run=run, plan_digest="sha256:" + "1" * 64, mechanism=mechanism,
             rounds=2, delta=1e-5, cap=2.0,
         )  # fmt: skip
-    site.ledger().begin_round("unnoted", 0, input_digest="sha256:" + "2" * 64)
+        if run != "planned":
+            site.ledger().begin_round(run, 0, input_digest="sha256:" + "2" * 64)
     lineage.remember(site, "broken", lineage.of(site, people.read(site)))
     (site.run("broken") / "lineage.json").write_text("{")
     done = withdrawals.withdraw(site, "zebulon-3")
-    assert (done.runs, done.doubtful) == ((), ("broken", "unnoted"))
+    assert (done.runs, done.doubtful) == ((), ("broken", "renamed", "unnoted"))
 
 
 def test_a_damaged_list_stops_everything(site: folders.Folder) -> None:

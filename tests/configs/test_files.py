@@ -36,6 +36,22 @@ def test_a_failed_write_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_need_not_last_is_written_whole_and_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waited(handle: int) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(os, "fsync", waited)
+    path = tmp_path / "a"
+    files.replace(path, b"one", mode=files.PRIVATE, durable=False)
+    assert path.read_bytes() == b"one"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(AssertionError):
+        files.replace(path, b"two")
+
+
 def test_a_missing_folder_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         files.replace(tmp_path / "none" / "a", b"x")

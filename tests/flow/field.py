@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from tests.flow.test_processes import Machine, free_port
+from tests.flow.machine import Machine, free_port
 
 PATIENCE = 400.0
 

@@ -20,9 +20,7 @@ import pytest
 from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from google.protobuf.json_format import MessageToDict
 
-from tests.flow.test_processes import Machine, live, machine
-
-__all__ = ["live", "machine"]
+from tests.flow.machine import Machine
 
 # Runs a client that also writes down what it sends to the coordinator.
 _TAPPED = """

@@ -13,11 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from server import node
 from server.strangers import Strangers
-from tests.flow.test_processes import Machine, live, machine
-
-__all__ = ["live", "machine"]
+from tests.flow.machine import Machine
 
 
 @pytest.mark.flow
@@ -25,7 +22,7 @@ def test_no_token_no_key_and_a_strangers_key_reach_nothing_and_are_recorded(
     machine: Machine, live: Any
 ) -> None:
     folder = live.coordinator
-    context = ssl.create_default_context(cafile=str(node.public_certificate(folder)))
+    context = ssl.create_default_context(cafile=str(folder.tls / "ca.pem"))
     public, control = f"https://127.0.0.1:{live.port}", f"http://127.0.0.1:{live.control}"
     bodies = []
     with httpx.Client(verify=context, trust_env=False) as stranger:

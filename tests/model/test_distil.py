@@ -166,6 +166,20 @@ def test_a_line_without_a_question_is_named_and_not_quoted(tmp_path: Path, line:
     assert line not in str(fault.value)
 
 
+def test_records_of_an_institution_are_no_questions(asked: Path, tmp_path: Path) -> None:
+    site = tmp_path / "clinic-a"
+    site.mkdir()
+    (site / "site.toml").write_text("")
+    inside, linked = site / "records.jsonl", tmp_path / "linked.jsonl"
+    inside.write_bytes(asked.read_bytes())
+    linked.symlink_to(inside)
+    for given in (inside, linked):
+        with pytest.raises(ModelError, match="institution's folder") as refusal:
+            distilling.make("any", given, tmp_path / "o")
+        assert refusal.value.exit_code == 3
+    assert not (tmp_path / "o").exists()
+
+
 def test_each_question_is_asked_once(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"prompt": "b"}\n{"instruction": "a"}\n{"question": "b"}\n{"input": " "}\n')

@@ -94,7 +94,7 @@ def test_records_of_an_institution_are_refused(questions: Path, tmp_path: Path, 
         given = tmp_path / "linked.jsonl"
         given.symlink_to(inside)
     (tmp_path / "words.txt").write_text("yes\n")
-    with pytest.raises(ModelError, match="not private") as refusal:
+    with pytest.raises(ModelError, match="institution's folder") as refusal:
         reinforcing.make(TINY, given, tmp_path / "out", words=tmp_path / "words.txt")
     assert refusal.value.exit_code == 3
     assert not (tmp_path / "out").exists()

@@ -97,8 +97,8 @@ ACCOUNTS = (
     Mutant(
         "an older copy is taken",
         _LEDGER,
-        "if head != GENESIS and all(entry.digest != head for entry in self._journal.read()):",
-        "if head != GENESIS and not self._journal.read():",
+        "if head not in known:",
+        "if len(known) == 1 and head not in known:",
         named("privacy/test_ledger", "a_restored_older_copy_lacks_the_published_head"),
     ),
     Mutant(

@@ -194,3 +194,6 @@ def test_every_older_copy_is_told_by_the_head_that_was_published(
             else:
                 with pytest.raises(LedgerFault, match="restore the newest"):
                     restored.check_holds(head)
+                with pytest.raises(LedgerFault, match="lacks the published head"):
+                    restored.check_holds(*heads[: newer + 1])
+        restored.check_holds(*heads[: older + 1])

@@ -22,6 +22,7 @@ from client.transport import Transport
 from server import enrolment, metrics, pki, renewal, status
 from server.errors import ServerError
 from server.traffic import Traffic
+from tests.flow.machine import free_port
 
 Make = Callable[..., Any]
 BOARD = Path(__file__).parents[2] / "docker" / "grafana" / "federation.json"
@@ -79,8 +80,6 @@ def test_the_dashboards_check_can_fail(trained: Any) -> None:
 
 
 def test_the_endpoint_is_off_by_default_on_loopback_and_answers(trained: Any) -> None:
-    from tests.flow.test_processes import free_port
-
     site = trained.sites["clinic-a"]
     assert site.settings.metrics.port == 0
     assert trained.coordinator.settings.metrics.port == 0

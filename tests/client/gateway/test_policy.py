@@ -94,8 +94,8 @@ def test_the_real_scrubber_stands_behind_the_policy() -> None:
     import asyncio
 
     policy = policies.Policy.load(PolicyTable(input="scrub", output="scrub", language="en"))
-    text = "Call Mr. John Miller on 212-555-0147 about the invoice."
+    text = "Call Mr. John Miller on 212-555-7147 about the invoice."
     (message,) = asyncio.run(policy.ask(({"role": "user", "content": text},), person="u"))
-    assert "0147" not in message["content"]
+    assert "7147" not in message["content"]
     assert "invoice" in message["content"]
-    assert "0147" not in asyncio.run(policy.answer(text, person="u"))
+    assert "7147" not in asyncio.run(policy.answer(text, person="u"))
