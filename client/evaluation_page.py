@@ -25,7 +25,7 @@ td { white-space: nowrap; }
 th:first-child { text-align: left; padding-left: 0; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--ink); }
 .verdict { border: 2px solid var(--ink); padding: 0.6rem 1rem; background: var(--soft); }
-.wide { overflow-x: auto; }
+.wide, pre { overflow-x: auto; }
 svg { width: 100%; min-width: 34rem; height: auto; }
 svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
 svg .line { stroke: var(--ink); fill: none; stroke-width: 2; }
