@@ -75,11 +75,18 @@ def choose(what: str) -> bytes:
     """Return a new passphrase: from the file, or typed twice.
 
     Raises:
-        AuditError: exit code 2; as `find`, or the two differ.
+        AuditError: exit code 2; there is no file and nobody to ask, or the two differ.
     """
     known = configured()
     if known is not None:
         return known
+    if not sys.stdin.isatty():
+        raise AuditError(
+            "there is nobody to ask for a new passphrase; put one into a file of mode 600 and name "
+            f"it in {VARIABLE}",
+            code="no-passphrase",
+            exit_code=2,
+        )
     first = find(what)
     if getpass.getpass("Again: ").encode() != first:
         _typed.pop(what, None)

@@ -237,30 +237,42 @@ async def burst(url: str, *, capacity: int, tokens: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-async def soak(server: Server, *, seconds: float) -> dict[str, float]:
-    """Streams, kept and left: memory after a fifth of the time, and at the end."""
+async def soak(server: Server, *, seconds: float, rest: float) -> dict[str, Any]:
+    """Streams, kept and left: memory at each fifth of the time, and what was lost or mixed up.
+
+    Every question is asked twice at once: once to the end, once perhaps left. The model answers
+    greedily, so that the second answer is the first, or a beginning of it.
+    """
     draws = random.Random(5)
     began = time.monotonic()
-    early = 0
-    asked = 0
+    held: list[int] = []
+    asked = lost = mixed = 0
     async with client() as http:
         while (passed := time.monotonic() - began) < seconds:
-            if not early and passed > seconds / 5:
-                early = server.memory()
-            jobs = [
-                stream(
-                    http, server.url,
-                    question(f"soak {draws.randrange(10**9)} " + "x " * draws.randrange(60), 24,
-                             stream=True),
-                    leave_after=draws.choice((None, None, 3)),
-                )
-                for _ in range(24)
-            ]  # fmt: skip
-            await asyncio.gather(*jobs)
-            asked += len(jobs)
-    late = server.memory()
-    return {"asked": asked, "early_mib": early / 2**20, "late_mib": late / 2**20,
-            "growth": late / early - 1, "minutes": seconds / 60}  # fmt: skip
+            if passed > seconds / 5 * (len(held) + 1):
+                held.append(server.memory())
+            jobs = []
+            for _ in range(12):
+                text = f"soak {draws.randrange(10**9)} " + "x " * draws.randrange(60)
+                for leave in (None, draws.choice((None, 3))):
+                    body = question(text, 24, stream=True)
+                    jobs.append(stream(http, server.url, body, leave_after=leave))
+            found = await asyncio.gather(*jobs, return_exceptions=True)
+            asked += len(found)
+            for kept, other in zip(found[::2], found[1::2], strict=True):
+                if isinstance(kept, BaseException) or isinstance(other, BaseException):
+                    lost += isinstance(kept, BaseException) + isinstance(other, BaseException)
+                    continue
+                (whole, ended), (part, other_ended) = kept, other
+                lost += not ended
+                mixed += part != whole if other_ended else not whole.startswith(part)
+            await asyncio.sleep(rest)
+    held.append(server.memory())
+    return {
+        "asked": asked, "lost": lost, "mixed_up": mixed,
+        "mib_at_fifths": " ".join(f"{each / 2**20:.1f}" for each in held),
+        "growth": held[-1] / held[0] - 1, "minutes": seconds / 60,
+    }  # fmt: skip
 
 
 def run(act: Callable[..., Awaitable[Any]], *values: Any, **named: Any) -> Any:
@@ -274,6 +286,9 @@ def main() -> None:
     parser = measure.options(__doc__)
     parser.add_argument(
         "--soak", type=float, metavar="MINUTES", help="only the memory, for so long"
+    )
+    parser.add_argument(
+        "--rest", type=float, default=0, metavar="SECONDS", help="between the waves of a soak"
     )
     parser.add_argument("--only", choices=("speed", "gateway", "crowds"), help="one part")
     given = parser.parse_args()
@@ -299,7 +314,8 @@ def measured(
     if "crowds" in parts:
         crowds(place, given.quick, figures, bars)
     if parts == ("soak",) or "crowds" in parts:
-        memory(place, 60 * given.soak if given.soak else 10 if given.quick else 30, figures, bars)
+        seconds = 60 * given.soak if given.soak else 10 if given.quick else 30
+        memory(place, seconds, given.rest, figures, bars)
     return figures, bars
 
 
@@ -361,12 +377,13 @@ def crowds(place: Path, quick: bool, figures: Any, bars: Any) -> None:
         bars["burst: P99 of the answered / at capacity"] = measure.at_most(kept, 1.5)
 
 
-def memory(place: Path, seconds: float, figures: Any, bars: Any) -> None:
+def memory(place: Path, seconds: float, rest: float, figures: Any, bars: Any) -> None:
     (place / "memory").mkdir()
     with serve("ours", place / "memory", *tiny(place)) as server:
-        held = run(soak, server, seconds=seconds)
+        held = run(soak, server, seconds=seconds, rest=rest)
     figures |= {f"soak_{name}": value for name, value in held.items()}
     bars["memory, growth after the first fifth"] = measure.at_most(held["growth"], 0.05)
+    bars["soak: lost or mixed up"] = measure.at_most(float(held["lost"] + held["mixed_up"]), 0)
 
 
 if __name__ == "__main__":

@@ -195,6 +195,8 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(facts))
         return
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")  # a digest that is to be compared is never cut
     for key, value in facts.items():
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         table.add_row(key.replace("_", " "), shown)

@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from client.acceptance import Held
     from client.evaluation import Arm, Evaluation
+    from client.private_score import Foreseen
     from client.ratings import Ratings
 
 _REFUSED = 3
@@ -77,6 +78,12 @@ def command(
     epsilon: Annotated[
         float, typer.Option(min=0.001, max=2.0, help="What --private may cost, per person.")
     ] = 0.1,
+    max_error: Annotated[
+        float,
+        typer.Option(
+            min=0.001, help="Refuse --private, uncharged, if a share's noise is larger (std. dev.)."
+        ),
+    ] = 0.1,
     precision: Annotated[
         str, typer.Option(help="Of the base model: float32, bfloat16, int8 or nf4.")
     ] = "float32",
@@ -108,7 +115,7 @@ def command(
         if against is not None:
             _check(public, against)
     if data is None:
-        _private(release, directory or Path(), epsilon, precision, as_json)
+        _private(release, directory or Path(), epsilon, max_error, precision, as_json)
         return
     planted = None if canaries is None else _planted(canaries)
     found, asked = _evaluate(
@@ -183,7 +190,9 @@ def _new_identifiers(tool: Any, answer: str, question: str) -> int:
     return sum(answer[span.start : span.end] not in question for span in spans)
 
 
-def _private(release: Path, directory: Path, epsilon: float, precision: Any, as_json: bool) -> None:
+def _private(
+    release: Path, directory: Path, epsilon: float, max_error: float, precision: Any, as_json: bool
+) -> None:
     from client import folder, private_score, released
 
     site = folder.open_folder(directory)
@@ -192,6 +201,8 @@ def _private(release: Path, directory: Path, epsilon: float, precision: Any, as_
             site,
             released.load(release, precision=precision),
             epsilon=epsilon,
+            max_error=max_error,
+            foreseen=_foretold,
             progress=progress,
         )
     if as_json:
@@ -205,6 +216,14 @@ def _private(release: Path, directory: Path, epsilon: float, precision: Any, as_
         f"cost: ε {found.epsilon:.4f} per person, at δ {found.delta:g}, under zero-out of all of "
         f"one person's records; with everything of this cohort {found.epsilon_after:.4f} of "
         f"{found.cap:g}"
+    )
+
+
+def _foretold(ahead: Foreseen) -> None:
+    typer.echo(
+        f"{ahead.persons} persons: noise of standard deviation {ahead.error:.3f} will be added to "
+        f"each share, {ahead.gap:.3f} to their difference",
+        err=True,
     )
 
 

@@ -69,7 +69,8 @@ def keys(
     for row in rows:
         minute = "" if row.caller.per_minute is None else str(row.caller.per_minute)
         scope = " ".join(sorted(row.caller.scopes))
-        shown.add_row(row.caller.name, scope, minute, row.made, row.revoked or "")
+        days = (moment[:16].replace("T", " ") for moment in (row.made, row.revoked or ""))
+        shown.add_row(row.caller.name, scope, minute, *days)
     Console().print(shown)
 
 

@@ -21,11 +21,12 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 0.3rem 0 0.3rem 0.9rem; border-bottom: 1px solid var(--rule);
   font-weight: normal; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; }
+td { white-space: nowrap; }
+th:first-child { text-align: left; padding-left: 0; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--ink); }
 .verdict { border: 2px solid var(--ink); padding: 0.6rem 1rem; background: var(--soft); }
-.wide { overflow-x: auto; }
-svg { width: 100%; height: auto; }
+.wide, pre { overflow-x: auto; }
+svg { width: 100%; min-width: 34rem; height: auto; }
 svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
 svg .line { stroke: var(--ink); fill: none; stroke-width: 2; }
 svg .faint { stroke: var(--rule); stroke-width: 1; }
@@ -158,20 +159,21 @@ def _forest(found: Evaluation) -> str:
         for row, (name, gap) in enumerate(gaps)
     )
     axis = "".join(
-        f'<text x="{x(value):.1f}" y="{height - 4}" text-anchor="middle">{value:+.2f}</text>'
-        for value in (-reach, 0.0, reach)
+        f'<text x="{x(value):.1f}" y="{height - 4}" text-anchor="middle">{text}</text>'
+        for value, text in ((-reach, f"{-reach:+.2f}"), (0.0, "0"), (reach, f"{reach:+.2f}"))
     )
     texts = "".join(f"<li>{escape(spoken(name, found.main, gap))}</li>" for name, gap in gaps)
     return (
-        f'<svg viewBox="0 0 720 {height}" role="img" aria-label="Differences with their 95 % '
-        f'intervals; the sentences below say the same"><line class="faint" x1="{x(0):.1f}" '
-        f'x2="{x(0):.1f}" y1="8" y2="{height - 20}"/>{marks}{axis}</svg><ul>{texts}</ul>'
+        f'<div class="wide"><svg viewBox="0 0 720 {height}" role="img" '
+        f'aria-label="Differences with their 95 % intervals; the sentences below say the same">'
+        f'<line class="faint" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="8" y2="{height - 20}"/>'
+        f"{marks}{axis}</svg></div><ul>{texts}</ul>"
         "<p>p is the chance of a difference as large if neither arm were better.</p>"
     )
 
 
 def _curves(found: Evaluation) -> str:
-    left, top, wide, high = 60.0, 10.0, 560.0, 240.0
+    left, top, wide, high = 60.0, 36.0, 560.0, 240.0
     parts: list[str] = []
     key: list[str] = []
     for arm in found.arms:
@@ -185,10 +187,10 @@ def _curves(found: Evaluation) -> str:
         )
         stroke = _DASHES[arm.name]
         parts.append(f'<polyline class="{stroke}" points="{points}"/>')
-        row = 24 * len(key) + 22
+        x = left + 150 * len(key)  # above the picture, where no line can go
         key.append(
-            f'<line class="{stroke}" x1="80" x2="130" y1="{row}" y2="{row}"/>'
-            f'<text x="138" y="{row + 4}">{escape(arm.name)}</text>'
+            f'<line class="{stroke}" x1="{x}" x2="{x + 50}" y1="14" y2="14"/>'
+            f'<text x="{x + 58}" y="18">{escape(arm.name)}</text>'
         )
     ticks = "".join(
         f'<line class="faint" x1="{left}" x2="{left + wide}" y1="{top + high * (1 - v)}" '
@@ -198,16 +200,17 @@ def _curves(found: Evaluation) -> str:
         for v in (0.0, 0.25, 0.5, 0.75, 1.0)
     )
     return (
-        '<svg viewBox="0 0 660 300" role="img" aria-label="Share of wrong answers against the '
-        f'share answered">{ticks}{"".join(parts)}{"".join(key)}'
-        '<text x="340" y="295" text-anchor="middle">share answered, the surest first; upwards: '
-        "share of wrong answers among them</text></svg>"
+        '<div class="wide"><svg viewBox="0 0 660 326" role="img" '
+        f'aria-label="Share of wrong answers against the share answered">'
+        f"{ticks}{''.join(parts)}{''.join(key)}"
+        '<text x="340" y="321" text-anchor="middle">share answered, the surest first; upwards: '
+        "share of wrong answers among them</text></svg></div>"
     )
 
 
 def _thresholds(held: Sequence[Held]) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{escape(one.what)}</th>'
+        f'<tr><th scope="row">{_breakable(one.what)}</th>'
         f"<td>{'reached' if one.holds else 'MISSED'}</td><td>{one.value:.3f}</td>"
         f"<td>{'at least' if one.least else 'at most'} {one.limit:g}</td></tr>"
         for one in held
@@ -217,6 +220,11 @@ def _thresholds(held: Sequence[Held]) -> str:
         '<th scope="col">found</th><th scope="col">limit</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _breakable(name: str) -> str:
+    """A dotted name that may go on in the next line behind its dots and underscores."""
+    return escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def _leaks(found: Evaluation) -> str:
@@ -229,7 +237,7 @@ def _leaks(found: Evaluation) -> str:
             else f"no run of {COPY_WORDS} or more words is copied from a training record"
         )
     remembered = "".join(
-        f"<p>Planted canaries, {escape(arm)}: {escape(recalled(bits))}</p>"
+        f"<p>Planted canaries, {escape(arm)}: {escape(recalled(bits))}.</p>"
         for arm, bits in leaks.exposures.items()
     )
     return (

@@ -29,7 +29,26 @@ from privacy.plan import Mechanism
 
 Progress = Callable[[str, int, int], None]
 _ARMS = ("base", "released")
+_MOST_EPSILON = 2.0  # of one evaluation
+MAX_ERROR = 0.1  # two standard deviations are then twenty points of a hundred
 _MAX_PERSON_RECORDS = 16  # of one person are asked about: bounds the time, not the privacy
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a private score will be worth, known before it is paid for.
+
+    Attributes:
+        persons: with a readable record; the claim does not hide how many they are.
+        noise: multiplier of the Gaussian mechanism.
+        error: standard deviation of the noise in each share.
+        gap: the same of the difference between the two shares.
+    """
+
+    persons: int
+    noise: float
+    error: float
+    gap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +79,28 @@ def score(
     released: Released,
     *,
     epsilon: float,
+    max_error: float = MAX_ERROR,
+    foreseen: Callable[[Foreseen], None] = lambda found: None,
     progress: Progress = lambda what, done, total: None,
 ) -> PrivateScore:
     """Score base and release on the site's records, at a price.
 
     Args:
-        folder: the institution's; its ledger is charged before a record is opened, and what was
-            charged is never given back.
+        folder: the institution's; its ledger is charged before anything but the number of persons
+            is taken from the records, and what was charged is never given back.
         released: a verified release that was trained on labels.
         epsilon: what the evaluation may cost at the budget's δ.
+        max_error: the noise in a share may have this standard deviation.
+        foreseen: told what the score will be worth, before it is charged.
         progress: called with (arm, done, total).
 
     Returns:
         Two numbers; nothing else about the records leaves this function.
 
     Raises:
-        BudgetExhausted: the cap would be exceeded; nothing was opened.
-        ClientError: the release has no labels, or the records cannot be used.
+        BudgetExhausted: the cap would be exceeded; nothing was charged.
+        ClientError: the release has no labels, the records cannot be used, or (exit code 3) the
+            noise would drown what it is added to; nothing was charged.
     """
     if not released.labels:
         raise ClientError(
@@ -85,7 +109,11 @@ def score(
             code="no-labels",
         )
     budget = folder.settings.budget
-    noise = accounting.find_noise(epsilon=epsilon, delta=budget.delta, sample_rate=1.0, steps=1)
+    withdrawals.check(folder)
+    ahead = foresee(folder, epsilon=epsilon)
+    foreseen(ahead)
+    _check(ahead, max_error, delta=budget.delta)
+    noise = ahead.noise
     row = Mechanism(noise, 1.0, 1)
     run = f"evaluation-{secrets.token_hex(6)}"
     document = {
@@ -95,7 +123,6 @@ def score(
         "clip_norm": decimal(math.sqrt(len(_ARMS))),
     }
     digest = canonical.digest(canonical.encode(document))
-    withdrawals.check(folder)
     with folder.lock():
         after = _charge(folder, run, digest, row)
         shares = _shares(folder, released, progress)
@@ -105,11 +132,50 @@ def score(
         run=run,
         base=float(found[0]),
         released=float(found[1]),
-        error=noise * math.sqrt(len(_ARMS)) / len(shares),
+        error=_error(noise, len(shares)),
         epsilon=accounting.epsilon([row], delta=budget.delta),
         epsilon_after=after,
         delta=budget.delta,
         cap=budget.epsilon,
+    )
+
+
+def foresee(folder: Folder, *, epsilon: float) -> Foreseen:
+    """Tell the noise of a private score from the number of persons; charges nothing.
+
+    Raises:
+        ClientError: the records cannot be used.
+    """
+    reading = people.read(folder)
+    persons = len({*reading.also, *(record.person for record in reading.records)})
+    noise = accounting.find_noise(
+        epsilon=epsilon, delta=folder.settings.budget.delta, sample_rate=1.0, steps=1
+    )
+    error = _error(noise, persons)
+    return Foreseen(persons, noise, error, error * math.sqrt(len(_ARMS)))
+
+
+def _error(noise: float, persons: int) -> float:
+    return noise * math.sqrt(len(_ARMS)) / persons
+
+
+def _check(ahead: Foreseen, max_error: float, *, delta: float) -> None:
+    """Refuse a score that would say nothing, with what it takes to say something."""
+    if not max_error > 0:
+        raise ClientError("--max-error must be a number over 0", code="bad-option")
+    if ahead.error <= max_error:
+        return
+    remedy = f"wait for {math.ceil(ahead.error * ahead.persons / max_error)} persons"
+    enough = Mechanism(max_error * ahead.persons / math.sqrt(len(_ARMS)), 1.0, 1)
+    price = accounting.epsilon([enough], delta=delta)
+    if price <= _MOST_EPSILON:
+        remedy = f"give --epsilon {math.ceil(100 * price) / 100:g}, or {remedy}"
+    raise ClientError(
+        f"with {ahead.persons} persons each share would carry noise of standard deviation "
+        f"{ahead.error:.3f}, more than --max-error {max_error:g}, and say little or nothing; "
+        f"nothing was charged; {remedy}",
+        code="too-noisy",
+        exit_code=3,
     )
 
 

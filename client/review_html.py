@@ -46,6 +46,7 @@ padding:.7rem .9rem}
 .wrap{overflow-x:auto;background:var(--panel);border:1px solid var(--line);border-radius:.5rem}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.45rem .9rem;
 border-top:1px solid var(--line);vertical-align:top}tr:first-child th{border-top:0}
+.wrap+p{margin-top:.7rem}svg{max-width:100%;height:auto}
 th{font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 progress{appearance:none;border:0;background:none;width:100%;min-width:6rem;height:.55rem;
 vertical-align:middle}

@@ -29,7 +29,7 @@ def command(
         str, typer.Option(help="Of the teacher: float32, bfloat16, int8 or nf4.")
     ] = "float32",
     epochs: Annotated[int, typer.Option(min=1, help="Of the student.")] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Of the student.")] = 5e-5,
+    learning_rate: Annotated[float, typer.Option(help="Of the student.")] = 1e-5,
     logits: Annotated[
         float,
         typer.Option(

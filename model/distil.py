@@ -58,7 +58,7 @@ class Lesson:
     """
 
     epochs: int = 3
-    learning_rate: float = 5e-5
+    learning_rate: float = 1e-5
     batch: int = 16
     max_tokens: int = 512
     logits: float = 0.0

@@ -350,8 +350,9 @@ def _warnings(
             "would not hold for one person"
         )
     elif lines:
+        stand = "lines stand" if len(lines) > 1 else "line stands"
         found.append(
-            f"{len(lines)} lines stand in the records of {recipe.clean.boilerplate_persons} or "
+            f"{len(lines)} {stand} in the records of {recipe.clean.boilerplate_persons} or "
             "more persons; the report shows them, and clean.boilerplate takes them out"
         )
     if source.reading.unkeyed:

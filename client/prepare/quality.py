@@ -216,7 +216,7 @@ def _classes(written: Mapping[str, Sequence[Item]], labels: frozenset[str]) -> s
         f", of which {len(total) - _SHOWN} rarer ones are not shown" if len(total) > _SHOWN else ""
     )
     return (
-        _bars([name[:28] for name in shown],
+        _bars([name if len(name) < 25 else f"{name[:23]}\u2026" for name in shown],
               tuple((side, [by_side[side][name] for name in shown]) for side in SIDES),
               "Records by class and side")
         + _table(("class", *SIDES), rows)
@@ -255,7 +255,7 @@ def _bars(names: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], tit
     parts = []
     if len(series) > 1:
         for at, (name, _) in enumerate(series):
-            x = 190 + 130 * at
+            x = 190 + 110 * at
             parts.append(
                 f'<rect x="{x}" y="6" width="12" height="12" fill="currentColor" '
                 f'fill-opacity="{fills[at]}" stroke="currentColor"/>'
@@ -269,7 +269,7 @@ def _bars(names: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], tit
             f'fill="currentColor">{escape(name)}</text>'
         )
         for at, (_, counts) in enumerate(series):
-            wide = 440 * counts[row] / most
+            wide = 250 * counts[row] / most
             parts.append(
                 f'<rect x="190" y="{y + at * thick}" width="{wide:.1f}" height="{thick - 3}" '
                 f'fill="currentColor" fill-opacity="{fills[at]}" stroke="currentColor"/>'
@@ -277,6 +277,6 @@ def _bars(names: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], tit
                 f'fill="currentColor">{counts[row]:,}</text>'
             )
     return (
-        f'<svg viewBox="0 0 720 {height}" width="100%" role="img" '
+        f'<svg viewBox="0 0 500 {height}" width="560" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
     )

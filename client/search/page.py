@@ -131,13 +131,14 @@ def _scatter(name: str, base: Score, trials: Sequence[Trial], top: Trial | None)
         for value, share in _ends(across)
     )
     return (
-        f'<svg viewBox="0 0 660 230" role="img" aria-label="Loss over {escape(name)}; the table '
-        f'below has the numbers"><line class="faint" x1="{_LEFT}" x2="{_LEFT}" y1="{_TOP}" '
+        f'<div class="wide"><svg viewBox="0 0 660 230" role="img" '
+        f'aria-label="Loss over {escape(name)}; the table below has the numbers">'
+        f'<line class="faint" x1="{_LEFT}" x2="{_LEFT}" y1="{_TOP}" '
         f'y2="{_TOP + _HIGH}"/><line class="faint" x1="{_LEFT}" x2="{_LEFT + _WIDE}" '
         f'y1="{_TOP + _HIGH}" y2="{_TOP + _HIGH}"/><line class="line dashed" x1="{_LEFT}" '
         f'x2="{_LEFT + _WIDE}" y1="{y(base.loss):.1f}" y2="{y(base.loss):.1f}"/>'
         f'{"".join(marks)}{ticks}{labels}<text x="{_LEFT + _WIDE / 2}" y="{_TOP + _HIGH + 38}" '
-        f'text-anchor="middle">{escape(name.replace("_", " "))}; upwards: loss</text></svg>'
+        f'text-anchor="middle">{escape(name.replace("_", " "))}; upwards: loss</text></svg></div>'
     )
 
 

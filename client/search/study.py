@@ -61,8 +61,7 @@ class Study:
 
     def __init__(self, path: Path, space: Space, basis: Mapping[str, Any]) -> None:
         optuna = _optuna()
-        new = not path.exists()
-        if new:
+        if not path.exists():
             files.replace(path, b"", mode=files.PRIVATE)
         self._optuna = optuna
         self._distributions = _distributions(optuna, space)
@@ -81,11 +80,13 @@ class Study:
                 "the search another --name",
                 code="bad-study",
             ) from None
-        if new:
+        if held is None and not self._study.get_trials(deepcopy=False):
             self._study.set_user_attr("basis", dict(basis))
         elif held != dict(basis):
+            other = [name for name, value in basis.items() if (held or {}).get(name) != value]
             raise ClientError(
-                f"{path} is of another run, space, proxy or model; give this search another --name",
+                f"{path} is of a search that differs in {', '.join(other)}; give this one another "
+                "--name, or what that one had",
                 code="other-search",
                 exit_code=3,
             )

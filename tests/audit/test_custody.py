@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -81,6 +82,10 @@ def test_a_short_passphrase_is_refused() -> None:
 def test_the_passphrase_comes_from_a_file_that_only_its_owner_reads(
     party: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(passphrase.VARIABLE, raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(AuditError, match="nobody to ask"):  # and the keys are not locked
+        custody.lock(party)
     file = party / "secret"
     file.write_bytes(SECRET + b"\nsecond line\n")
     monkeypatch.setenv(passphrase.VARIABLE, str(file))

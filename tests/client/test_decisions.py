@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import privity
-from client import decisions, trainer
+from client import cli, decisions, trainer
 from client import judge as judge_module
 from client.errors import ClientError
 from client.judge import judge, mechanism
@@ -219,3 +219,12 @@ def test_what_was_decided_about_a_plan_is_about_its_digest() -> None:
         other = _plan(**change)
         assert (decisions.digest(other) == decisions.digest(plan)) is (other == plan)
     assert json.loads(json.dumps(plan.document()))["noise_multiplier"] == "2.3854"
+
+
+def test_a_digest_to_be_compared_is_never_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    digest = "sha256:" + "0123456789abcdef" * 4
+    cli._print({"plan_digest": digest, "cap": 2.0}, as_json=False)
+    assert digest in "".join(capsys.readouterr().out.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,11 @@ def test_the_page_shows_figures_and_no_record(make: Callable[..., Any]) -> None:
         text = evaluation_page.page(found, acceptance.judge(found, Thresholds()))
         assert "zebra" not in text
         assert "<script" not in text
+        key = [int(y) for y in re.findall(r'y1="(\d+)" y2="\1"/><text x="[\d.]+" y="18"', text)]
+        curves = re.findall(r'<polyline[^>]*points="([^"]+)"', text)
+        assert len(key) == len(curves) == (3 if given is ROWS else 0)
+        for curve in curves:  # no line can run through the key
+            assert all(float(point.split(",")[1]) > max(key) + 8 for point in curve.split())
         assert "http" not in text
         for arm in found.arms:
             assert all(answer not in text for answer in arm.answers if len(answer) > 3)

@@ -123,7 +123,7 @@ def test_lines_that_many_persons_share_are_shown_and_go_in_scope_all(site: folde
     rows = [one_row(r["unit_id"], f"{r['instruction']}\nThis mail is confidential 2024")
             for r in many(30)]  # fmt: skip
     done = prepared(site, rows)
-    assert any("1 lines stand in the records" in sentence for sentence in done.warnings)
+    assert any("1 line stands in the records" in sentence for sentence in done.warnings)
     assert "this mail is confidential 0000" in (done.made.path / "report.html").read_text()
     assert all("confidential" in row["instruction"] for row in lines_of(done, "train"))
     every = prepared(site, rows, recipe={"scope": "all"})

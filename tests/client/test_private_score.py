@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,12 +52,17 @@ def site(federation: Callable[..., Any], plain_scrub: None, monkeypatch: pytest.
     return folder
 
 
+def score(folder: Any, release: Any, **settings: Any) -> Any:
+    """Whatever the noise."""
+    return private_score.score(folder, release, max_error=100.0, **settings)
+
+
 def _write(folder: Any, rows: Any) -> None:
     folder.data.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_two_noised_shares_near_the_true_ones_come_back_and_the_ledger_pays(site: Any) -> None:
-    found = private_score.score(site, Fixed(), epsilon=1.0)
+    found = score(site, Fixed(), epsilon=1.0)
     assert abs(found.released - 1.0) <= 6 * found.error
     assert abs(found.base - 0.75) <= 6 * found.error
     rows = site.ledger().rows(site.settings.budget.cohort)
@@ -68,33 +74,77 @@ def test_two_noised_shares_near_the_true_ones_come_back_and_the_ledger_pays(site
 
 
 def test_noise_is_fresh_and_as_large_as_the_ledger_says(site: Any) -> None:
-    first = private_score.score(site, Fixed(), epsilon=0.5)
-    second = private_score.score(site, Fixed(), epsilon=0.5)
+    first = score(site, Fixed(), epsilon=0.5)
+    second = score(site, Fixed(), epsilon=0.5)
     assert (first.base, first.released) != (second.base, second.released)
     row = site.ledger().rows(site.settings.budget.cohort)[0]
     assert first.error == pytest.approx(row.noise_multiplier * math.sqrt(2) / 40)
     assert second.epsilon_after > first.epsilon_after
 
 
-def test_beyond_the_cap_nothing_is_opened(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    private_score.score(site, Fixed(), epsilon=1.9)
-    monkeypatch.setattr(people, "read", lambda folder: pytest.fail("records were opened"))
+def test_beyond_the_cap_nothing_is_looked_at(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    score(site, Fixed(), epsilon=1.9)
+    monkeypatch.setattr(people, "scrub", lambda *_, **__: pytest.fail("records were looked at"))
     with pytest.raises(BudgetExhausted):
-        private_score.score(site, Fixed(), epsilon=1.0)
+        score(site, Fixed(), epsilon=1.0)
 
 
-def test_the_price_is_paid_before_records_are_opened(
+def test_the_price_is_paid_before_records_are_looked_at(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(folder: Any) -> Any:
-        held = folder.ledger().rows(folder.settings.budget.cohort)
+    def fail(*_: Any, **__: Any) -> Any:
+        held = site.ledger().rows(site.settings.budget.cohort)
         assert held[0].rounds_begun == 1
         raise ClientError("no records", code="none")
 
-    monkeypatch.setattr(people, "read", fail)
+    monkeypatch.setattr(people, "scrub", fail)
     with pytest.raises(ClientError, match="no records"):
-        private_score.score(site, Fixed(), epsilon=0.2)
+        score(site, Fixed(), epsilon=0.2)
     assert len(site.ledger().rows(site.settings.budget.cohort)) == 1
+
+
+def test_pure_noise_is_refused_before_it_is_charged_with_what_would_help(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people, "scrub", lambda *_, **__: pytest.fail("records were looked at"))
+    told = []
+    with pytest.raises(ClientError) as refused:
+        private_score.score(site, Fixed(), epsilon=0.1, foreseen=told.append)
+    assert (refused.value.code, refused.value.exit_code) == ("too-noisy", 3)
+    assert told[0].error == pytest.approx(43.5 / 40, rel=0.01)
+    assert told[0].gap == pytest.approx(told[0].error * math.sqrt(2))
+    assert site.ledger().rows(site.settings.budget.cohort) == ()
+    assert not list(site.log().entries("budget-reserved"))
+    # What it says would help does help, and a little less does not.
+    epsilon_named = float(re.search(r"--epsilon ([0-9.]+)", str(refused.value))[1])  # type: ignore[index]
+    persons_named = int(re.search(r"wait for (\d+) persons", str(refused.value))[1])  # type: ignore[index]
+    assert private_score.foresee(site, epsilon=epsilon_named).error <= 0.1
+    assert private_score.foresee(site, epsilon=epsilon_named - 0.02).error > 0.1
+    assert persons_named == pytest.approx(43.5 / 0.1, rel=0.01)
+
+
+def test_what_the_noise_will_be_is_told_before_the_charge_and_kept(site: Any) -> None:
+    def look(ahead: Any) -> None:
+        assert site.ledger().rows(site.settings.budget.cohort) == ()
+        told.append(ahead)
+
+    told: list[Any] = []
+    found = private_score.score(site, Fixed(), epsilon=1.0, max_error=0.2, foreseen=look)
+    assert found.error == told[0].error <= 0.2
+
+
+@pytest.mark.parametrize("limit", [math.nan, 0.0, 0.01])
+def test_no_limit_on_noise_lets_an_unknown_one_through(site: Any, limit: float) -> None:
+    with pytest.raises(ClientError, match="max-error"):
+        private_score.score(site, Fixed(), epsilon=1.0, max_error=limit)
+    assert site.ledger().rows(site.settings.budget.cohort) == ()
+
+
+def test_a_missing_records_file_costs_nothing(site: Any) -> None:
+    site.data.unlink()
+    with pytest.raises(ClientError):
+        score(site, Fixed(), epsilon=0.2)
+    assert site.ledger().rows(site.settings.budget.cohort) == ()
 
 
 def test_taking_one_persons_records_away_moves_the_sums_by_at_most_the_clip_norm(
@@ -119,12 +169,12 @@ def test_a_release_without_labels_is_not_scored_on_private_records(site: Any) ->
         labels = ()
 
     with pytest.raises(ClientError, match="labels"):
-        private_score.score(site, Free(), epsilon=0.2)
+        score(site, Free(), epsilon=0.2)
     assert site.ledger().rows(site.settings.budget.cohort) == ()
 
 
 def test_a_folder_in_use_is_left_alone(site: Any, tmp_path: Path) -> None:
     again = open_folder(site.path)
     with site.lock(), pytest.raises(ClientError, match="already"):
-        private_score.score(again, Fixed(), epsilon=0.2)
+        score(again, Fixed(), epsilon=0.2)
     assert site.ledger().rows(site.settings.budget.cohort) == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,23 @@ def test_a_search_goes_on_where_it_was_stopped(world: Any, monkeypatch: pytest.M
 
 def test_another_space_or_proxy_is_another_search(world: Any) -> None:
     _search(world, _wish(world, trials=1))
-    with pytest.raises(ClientError, match="another --name"):
+    with pytest.raises(ClientError, match="differs in persons; give this one another --name"):
         _search(world, _wish(world, trials=1, persons=7))
     world.space.write_text(SPACE.replace("0.1]", "0.2]"))
-    with pytest.raises(ClientError, match="another --name"):
+    with pytest.raises(ClientError, match="differs in space; give this one another --name"):
         _search(world, _wish(world, trials=1))
+
+
+def test_a_search_that_was_killed_before_it_wrote_anything_begins(
+    world: Any, tmp_path: Path
+) -> None:
+    wished = check(tomllib.loads(SPACE), Space, "space")
+    path = tmp_path / "study.sqlite"
+    path.touch()
+    begun = study.Study(path, wished, {"run": "a"})
+    assert study.Study(path, wished, {"run": "a"}).begun == begun.begun == 0
+    with pytest.raises(ClientError, match="differs in run"):
+        study.Study(path, wished, {"run": "b"})
 
 
 @pytest.mark.parametrize("how", ["itself", "copy", "link", "inside"])
