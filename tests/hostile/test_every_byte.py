@@ -59,25 +59,40 @@ _SIGNED = {"flwr-public-key", "flwr-timestamp", "flwr-signature"}
 _ASKING = {"pull-messages", "pull-object", "send-node-heartbeat", "get-run"}
 
 
-def _plain(value: Any, key: str = "") -> Any:
-    """A body's fields with every opaque one replaced by its length, or by a mark."""
+def _without(node: int, data: bytes) -> bytes:
+    """The bytes without a node's number, which Flower draws and which is of any length.
+
+    It stands there as a varint of Protocol Buffers or in digits.
+    """
+    groups = [node >> shift & 0x7F for shift in range(0, max(1, node.bit_length()), 7)]
+    varint = bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
+    return data.replace(varint, b"").replace(str(node).encode(), b"") if node else data
+
+
+def _plain(value: Any, node: int, key: str = "") -> Any:
+    """A body's fields with every opaque one replaced by a mark, and an object by its length."""
     if isinstance(value, dict):
-        return {name: _plain(item, name) for name, item in value.items()}
+        return {name: _plain(item, node, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, key) for item in value]
+        return [_plain(item, node, key) for item in value]
     if key == "objectContent":
-        return len(base64.b64decode(value))
+        return len(_without(node, base64.b64decode(value)))
     return "#" if key in _OPAQUE else value
 
 
 def _described(line: str) -> tuple[str, str]:
     """The kind of one request, and all of it that is not opaque, as text."""
-    path, headers, body = json.loads(line)
-    kind = path.rpartition("/")[2]
-    facts: Any = base64.b64decode(body).hex()
-    if kind in _BODIES:
-        facts = _plain(MessageToDict(_BODIES[kind].FromString(base64.b64decode(body))))
+    path, headers, text = json.loads(line)
+    kind, body = path.rpartition("/")[2], base64.b64decode(text)
+    facts: Any = body.hex()
     shown = {name: "#" if name in _SIGNED else text for name, text in headers.items()}
+    if kind in _BODIES:
+        fields = MessageToDict(_BODIES[kind].FromString(body))
+        node = int(fields.get("node", fields).get("nodeId", 0))
+        if node:
+            assert int(headers["content-length"]) == len(body)
+            shown["content-length"] = str(len(_without(node, body)))
+        facts = _plain(fields, node)
     if kind in _ASKING or kind == "push-messages":  # of numbers in as many bytes as they need
         shown.pop("content-length")
     return kind, json.dumps([path, shown, facts], sort_keys=True)

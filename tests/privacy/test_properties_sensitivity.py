@@ -314,7 +314,7 @@ def test_only_the_adapters_b_changes(attached: Any) -> None:
 
 
 # Ours, which take the public list of labels.
-_OWN = ("prompts.loss", "prompts.made_up", "examine", "summed")
+_OWN = ("prompts.loss", "prompts.made_up", "examine", "summed", "people.group")
 
 
 def _library_losses(text: str) -> list[str]:
