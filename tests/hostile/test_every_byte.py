@@ -59,24 +59,35 @@ _SIGNED = {"flwr-public-key", "flwr-timestamp", "flwr-signature"}
 _ASKING = {"pull-messages", "pull-object", "send-node-heartbeat", "get-run"}
 
 
-def _without(node: int, data: bytes) -> bytes:
-    """The bytes without a node's number, which Flower draws and which is of any length.
+def _fields(kind: Any, data: bytes) -> Any:
+    """A message of Protocol Buffers as fields, of which none is left out.
 
-    It stands there as a varint of Protocol Buffers or in digits.
+    Numbers take as many bytes as they need, and so do the lengths before them: fields are compared
+    instead of bytes.
     """
-    groups = [node >> shift & 0x7F for shift in range(0, max(1, node.bit_length()), 7)]
-    varint = bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
-    return data.replace(varint, b"").replace(str(node).encode(), b"") if node else data
+    message = kind.FromString(data)
+    message.DiscardUnknownFields()
+    assert message.ByteSize() == len(data), "a field that is not known here"
+    return _plain(MessageToDict(message))
 
 
-def _plain(value: Any, node: int, key: str = "") -> Any:
-    """A body's fields with every opaque one replaced by a mark, and an object by its length."""
+def _object(content: bytes) -> Any:
+    """An object of Flower's: its type, how many others it holds, and its fields or its length."""
+    head, _, body = content.partition(b"\0")
+    kind, children, length = head.decode().split(" ")
+    assert int(length) == len(body)
+    shown = _fields(message_pb2.Message, body) if kind == "Message" else len(body)
+    return [kind, len(children), shown]
+
+
+def _plain(value: Any, key: str = "") -> Any:
+    """A body's fields with every opaque one replaced by a mark."""
     if isinstance(value, dict):
-        return {name: _plain(item, node, name) for name, item in value.items()}
+        return {name: _plain(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, node, key) for item in value]
+        return [_plain(item, key) for item in value]
     if key == "objectContent":
-        return len(_without(node, base64.b64decode(value)))
+        return _object(base64.b64decode(value))
     return "#" if key in _OPAQUE else value
 
 
@@ -87,14 +98,8 @@ def _described(line: str) -> tuple[str, str]:
     facts: Any = body.hex()
     shown = {name: "#" if name in _SIGNED else text for name, text in headers.items()}
     if kind in _BODIES:
-        fields = MessageToDict(_BODIES[kind].FromString(body))
-        node = int(fields.get("node", fields).get("nodeId", 0))
-        if node:
-            assert int(headers["content-length"]) == len(body)
-            shown["content-length"] = str(len(_without(node, body)))
-        facts = _plain(fields, node)
-    if kind in _ASKING or kind == "push-messages":  # of numbers in as many bytes as they need
-        shown.pop("content-length")
+        facts = _fields(_BODIES[kind], body)
+        assert int(shown.pop("content-length")) == len(body)
     return kind, json.dumps([path, shown, facts], sort_keys=True)
 
 
@@ -148,17 +153,29 @@ def test_two_institutions_send_the_same_but_noise_and_digests(machine: Machine, 
 
 def test_the_comparison_can_fail() -> None:
     def line(path: str, body: Any, **headers: str) -> str:
-        return json.dumps([path, headers, base64.b64encode(body.SerializeToString()).decode()])
+        data = body.SerializeToString()
+        headers |= {"content-length": str(len(data))}
+        return json.dumps([path, headers, base64.b64encode(data).decode()])
 
-    def push(content: bytes, **headers: str) -> str:
-        body = message_pb2.PushObjectRequest(object_id="a" * 64, object_content=content)
-        return line("/v1/fleet/push-object", body, **headers)
+    def push(body: bytes, head: str = "Array ", **headers: str) -> str:
+        content = f"{head} {len(body)}".encode() + b"\0" + body
+        asked = message_pb2.PushObjectRequest(object_id="a" * 64, object_content=content)
+        return line("/v1/fleet/push-object", asked, **headers)
+
+    def answer(node: int, group: str = "plan") -> str:
+        facts = message_pb2.Metadata(src_node_id=node, group_id=group, message_type="t" * 97)
+        return push(message_pb2.Message(metadata=facts).SerializeToString(), f"Message {'b' * 64}")
 
     plain = [push(b"12345678")]
     assert sent(plain) == sent([push(b"87654321")])
-    for other in ([push(b"123456789")], plain * 2, [push(b"12345678", x="1")]):
+    others = ([push(b"123456789")], plain * 2, [push(b"12345678", x="1")],
+              [push(b"12345678", f"Array {'b' * 64}")])  # fmt: skip
+    for other in others:
         assert sent(plain) != sent(other)
+    short, long = answer(2), answer(2**64 - 1)  # of one byte and ten, and its length of one and two
+    assert len(short) < len(long)
+    assert sent([short]) == sent([long]) != sent([answer(2**64 - 1, "plot")])
     for timed in (0.0, 0.5):
         body = fleet_pb2.PushMessagesRequest(clientapp_runtime_list=[timed])
-        timing = line("/v1/fleet/push-messages", body, **{"content-length": "9"})
+        timing = line("/v1/fleet/push-messages", body)
         assert ("0.5" in sent([timing])[0][0]) == (timed > 0)
