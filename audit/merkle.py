@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from audit.errors import AuditError
 
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
+
+# Hash of the complete subtree over leaves [n * 2**height, + 2**height), by height and n.
+Node = Callable[[int, int], bytes]
 
 
 class ProofFailed(AuditError):
@@ -80,24 +83,14 @@ class Tree:
         """Return the root over the first `size` leaves (all of them by default)."""
         size = self.size if size is None else size
         self._check_size(size)
-        return self._range(0, size) if size else EMPTY_ROOT
+        return range_hash(self._node, 0, size) if size else EMPTY_ROOT
 
     def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
         """Return PATH(index, D[size]) of RFC 6962 section 2.1.1."""
         self._check_size(size)
         if not 0 <= index < size:
             raise AuditError(f"no entry {index} in a log of size {size}", code="no-such-entry")
-        proof: list[bytes] = []
-        start, end = 0, size
-        while end - start > 1:
-            middle = start + _split(end - start)
-            if index < middle:
-                proof.append(self._range(middle, end))
-                end = middle
-            else:
-                proof.append(self._range(start, middle))
-                start = middle
-        return tuple(reversed(proof))
+        return path(self._node, index, size)
 
     def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
         """Return PROOF(old, D[new]) of RFC 6962 section 2.1.2; empty for old 0 or old == new."""
@@ -111,34 +104,54 @@ class Tree:
         while old != end:
             middle = start + _split(end - start)
             if old <= middle:
-                proof.append(self._range(middle, end))
+                proof.append(range_hash(self._node, middle, end))
                 end = middle
             else:
-                proof.append(self._range(start, middle))
+                proof.append(range_hash(self._node, start, middle))
                 start, whole = middle, False
         if not whole:
-            proof.append(self._range(start, end))
+            proof.append(range_hash(self._node, start, end))
         return tuple(reversed(proof))
-
-    def _range(self, start: int, end: int) -> bytes:
-        """Hash leaves [start, end), where start is a multiple of the next power of two."""
-        result: bytes | None = None
-        peaks: list[bytes] = []
-        while start < end:
-            height = (end - start).bit_length() - 1
-            peaks.append(self._node(height, start >> height))
-            start += 1 << height
-        for peak in reversed(peaks):
-            result = peak if result is None else node_hash(peak, result)
-        if result is None:
-            raise AuditError("a range of no leaves has no hash", code="bad-sizes")
-        return result
 
     def _check_size(self, size: int) -> None:
         if not 0 <= size <= self.size:
             raise AuditError(
                 f"size {size} was asked of a log of {self.size} entries", code="bad-sizes"
             )
+
+
+def path(node: Node, index: int, size: int) -> tuple[bytes, ...]:
+    """Return PATH(index, D[size]) of RFC 6962 section 2.1.1, for 0 <= index < size."""
+    proof: list[bytes] = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            proof.append(range_hash(node, middle, end))
+            end = middle
+        else:
+            proof.append(range_hash(node, start, middle))
+            start = middle
+    return tuple(reversed(proof))
+
+
+def range_hash(node: Node, start: int, end: int) -> bytes:
+    """Hash leaves [start, end), where start is a multiple of the next power of two.
+
+    Raises:
+        AuditError: there are no leaves.
+    """
+    peaks: list[bytes] = []
+    while start < end:
+        height = (end - start).bit_length() - 1
+        peaks.append(node(height, start >> height))
+        start += 1 << height
+    if not peaks:
+        raise AuditError("a range of no leaves has no hash", code="bad-sizes")
+    value = peaks.pop()
+    for peak in reversed(peaks):
+        value = node_hash(peak, value)
+    return value
 
 
 def check_inclusion(

@@ -165,33 +165,11 @@ class _Stored:
 
     def inclusion(self, index: int) -> tuple[bytes, ...]:
         """Return PATH(index, D[size]) of RFC 6962 section 2.1.1."""
-        proof: list[bytes] = []
-        start, end = 0, self._size
-        while end - start > 1:
-            middle = start + (1 << ((end - start - 1).bit_length() - 1))
-            if index < middle:
-                proof.append(self._range(middle, end))
-                end = middle
-            else:
-                proof.append(self._range(start, middle))
-                start = middle
-        return tuple(reversed(proof))
+        return merkle.path(self._node, index, self._size)
 
     def root(self, size: int) -> bytes:
         """Return the root over the first `size` leaves."""
-        return self._range(0, size)
-
-    def _range(self, start: int, end: int) -> bytes:
-        """Hash leaves [start, end), whose start is a multiple of the next power of two."""
-        peaks: list[bytes] = []
-        while start < end:
-            height = (end - start).bit_length() - 1
-            peaks.append(self._node(height, start >> height))
-            start += 1 << height
-        value = peaks.pop()
-        for peak in reversed(peaks):
-            value = merkle.node_hash(peak, value)
-        return value
+        return merkle.range_hash(self._node, 0, size)
 
     def _node(self, height: int, index: int) -> bytes:
         """Hash of the complete subtree over leaves [index * 2**height, + 2**height)."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from client.cli_options import ReleaseFolder, ReleaseKey, SiteFolder
+
 if TYPE_CHECKING:
     from client.acceptance import Held
     from client.evaluation import Arm, Evaluation
@@ -20,21 +22,13 @@ _REFUSED = 3
 
 
 def command(
-    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release's folder.")],
+    release: ReleaseFolder,
     data: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Public or made-up records: JSONL, JSON or CSV."),
     ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(metavar="PUBLIC-KEY.pem", help="The coordinator's public release key."),
-    ] = None,
-    directory: Annotated[
-        Path | None,
-        typer.Option(
-            "--dir", metavar="SITE-DIR", help="An institution's folder; its invitation has the key."
-        ),
-    ] = None,
+    key: ReleaseKey = None,
+    directory: SiteFolder = None,
     against: Annotated[
         Path | None, typer.Option(metavar="RELEASE", help="Another release, same base and key.")
     ] = None,

@@ -9,24 +9,18 @@ from typing import Annotated, Literal
 
 import typer
 
+from client.cli_options import ReleaseFolder, ReleaseKey, SiteFolder
+
 
 def command(
-    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release's folder.")],
+    release: ReleaseFolder,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
     form: Annotated[
         Literal["merged", "f16", "int8", "int4", "onnx"],
         typer.Option(help="merged: safetensors; f16, int8, int4: GGUF; onnx."),
     ] = "merged",
-    key: Annotated[
-        Path | None,
-        typer.Option(metavar="PUBLIC-KEY.pem", help="The coordinator's public release key."),
-    ] = None,
-    directory: Annotated[
-        Path | None,
-        typer.Option(
-            "--dir", metavar="SITE-DIR", help="An institution's folder; its invitation has the key."
-        ),
-    ] = None,
+    key: ReleaseKey = None,
+    directory: SiteFolder = None,
     sign_with: Annotated[
         Path | None,
         typer.Option(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from client.cli_options import ReleaseFolder, ReleaseKey, SiteFolder
+
 if TYPE_CHECKING:
     from client.serving import Site
     from configs.serving import Serving
@@ -15,22 +17,11 @@ _SETTINGS = "serving.toml"
 
 
 def command(
-    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release's folder.")],
+    release: ReleaseFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    key: Annotated[
-        Path | None,
-        typer.Option(metavar="PUBLIC-KEY.pem", help="The coordinator's public release key."),
-    ] = None,
-    directory: Annotated[
-        Path | None,
-        typer.Option(
-            "--dir",
-            metavar="SITE-DIR",
-            help="An institution's folder: its invitation has the key; API keys, feedback and the "
-            "log are there.",
-        ),
-    ] = None,
+    key: ReleaseKey = None,
+    directory: SiteFolder = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Settings; else SITE-DIR/serving.toml, if it is there."),
@@ -45,6 +36,7 @@ def command(
     Example: privity serve release --dir clinic-a
 
     Nothing is loaded unless the coordinator's key signed the whole folder.
+    API keys, feedback and the log are in SITE-DIR.
     Without API keys (privity client keys) it answers anyone on this machine.
 
     Pages: /chat to try it, /feedback to review what people said. /metrics is for Prometheus.

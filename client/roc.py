@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from client.page import whole
+
 _LEFT, _TOP, _SIDE = 70.0, 20.0, 420.0
 _LEAST = 0.001  # rates below it are drawn at it
 _TICKS = (0.001, 0.01, 0.1, 1.0)
@@ -40,18 +42,9 @@ def page(document: Mapping[str, Any]) -> str:
         f"<td>{escape(limit)}</td><td>{escape(verdict)}</td></tr>"
         for name, found, limit, verdict in table(document)
     )
-    return f"""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Privacy audit of run {escape(str(document["run"]))}</title>
-<style>
-{_STYLE}</style>
-</head>
-<body>
-<h1>Privacy audit of run {escape(str(document["run"]))}</h1>
+    title = f"Privacy audit of run {document['run']}"
+    body = f"""\
+<h1>{escape(title)}</h1>
 <p class="verdict"><strong>{escape(sentence(document))}</strong></p>
 {f"<ul>{reasons}</ul>" if reasons else ""}
 <p>{escape(claim(document))}</p>
@@ -68,10 +61,8 @@ is the 95 % interval of the twin's rate at 1 % false positives, by noised gradie
 <h2>What this can and cannot say</h2>
 <ul>{limits}</ul>
 <p>Report {escape(str(document["report_digest"]))}, plan {escape(str(document["plan_digest"]))},
-private core {escape(str(document["core_digest"]))}, {escape(str(document["software"]))}.</p>
-</body>
-</html>
-"""
+private core {escape(str(document["core_digest"]))}, {escape(str(document["software"]))}.</p>"""
+    return whole(title, [body], style=_STYLE)
 
 
 def sentence(document: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from client.evaluation_page import _STYLE as STYLE
+from client.page import whole
 from client.search import space
 from client.search.study import Trial, best
 from client.search.trial import Score
@@ -63,22 +63,7 @@ def page(facts: Facts, base: Score, trials: Sequence[Trial], toml: str) -> str:
     ]
     if toml:
         parts += ["<h2>Settings of the best trial, for RUN.toml</h2>", f"<pre>{escape(toml)}</pre>"]
-    body = "\n".join(parts)
-    return f"""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Search for run {escape(facts.run)}</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+    return whole(f"Search for run {facts.run}", parts)
 
 
 def claim(facts: Facts) -> str:
