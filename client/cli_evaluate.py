@@ -193,7 +193,7 @@ def _private(
     with _progress(as_json) as progress:
         found = private_score.score(
             site,
-            released.load(release, precision=precision),
+            lambda: released.load(release, precision=precision),
             epsilon=epsilon,
             max_error=max_error,
             foreseen=_foretold,

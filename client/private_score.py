@@ -76,7 +76,7 @@ class PrivateScore:
 
 def score(
     folder: Folder,
-    released: Released,
+    load: Callable[[], Released],
     *,
     epsilon: float,
     max_error: float = MAX_ERROR,
@@ -88,7 +88,8 @@ def score(
     Args:
         folder: the institution's; its ledger is charged before anything but the number of persons
             is taken from the records, and what was charged is never given back.
-        released: a verified release that was trained on labels.
+        load: returns a verified release that was trained on labels; called before the charge, and
+            not at all where something else refuses already.
         epsilon: what the evaluation may cost at the budget's δ.
         max_error: the noise in a share may have this standard deviation.
         foreseen: told what the score will be worth, before it is charged.
@@ -102,17 +103,18 @@ def score(
         ClientError: the release has no labels, the records cannot be used, or (exit code 3) the
             noise would drown what it is added to; nothing was charged.
     """
+    budget = folder.settings.budget
+    withdrawals.check(folder)
+    ahead = foresee(folder, epsilon=epsilon)
+    foreseen(ahead)
+    _check(ahead, max_error, delta=budget.delta)
+    released = load()
     if not released.labels:
         raise ClientError(
             "only a release with labels is scored on private records: written answers have no "
             "bounded figure; use public records for them",
             code="no-labels",
         )
-    budget = folder.settings.budget
-    withdrawals.check(folder)
-    ahead = foresee(folder, epsilon=epsilon)
-    foreseen(ahead)
-    _check(ahead, max_error, delta=budget.delta)
     noise = ahead.noise
     row = Mechanism(noise, 1.0, 1)
     run = f"evaluation-{secrets.token_hex(6)}"

@@ -29,7 +29,8 @@ class Origins:
         parent: the earlier set, if there is one.
         records: those of both that stay, without whoever withdrew.
         people: everybody, those included of whom nothing stays.
-        kept: of how many earlier records how many stay; None where nothing is earlier.
+        kept: of how many earlier records of persons who did not withdraw how many stay; None where
+            nothing is earlier.
     """
 
     source: Source
@@ -65,7 +66,7 @@ def gather(
     if new is not None and path is None and query is None and parent is None:
         path, parent = judged.before(folder)
     earlier = None if parent is None else sets.open_set(folder, parent)
-    source, kept = new, None
+    source, before = new, None
     if source is None or path is not None or query is not None:
         source = sources.read(
             path, recipe, key=draws.key, person_column=folder.settings.data.person_column,
@@ -73,7 +74,7 @@ def gather(
             draft=sets.root(folder) / f".source-{secrets.token_hex(4)}",
         )  # fmt: skip
         if new is not None:
-            source, kept = _beside(new, source, recipe, draws)
+            source, before = _beside(new, source, recipe, draws)
     found = list(source.reading.records)
     everybody = {record.person for record in found} | set(source.reading.also)
     if any(person.startswith(PUBLIC) for person in everybody):
@@ -84,19 +85,21 @@ def gather(
     if earlier is not None:
         own = list(_own(folder, earlier))
         stay = [record for record in own if _stays(record, recipe, draws)]
-        kept = (len(stay) + (kept[0] if kept else 0), len(own) + (kept[1] if kept else 0))
+        before = [*(before or ()), *own]
         found = [*found, *stay] if feedback else [*stay, *found]
         held = (person for persons in earlier.people().values() for person in persons)
         everybody |= {person for person in held if not person.startswith(PUBLIC)}
     gone = {person for person in everybody if withdrawals.is_withdrawn(folder, person)}
     left = tuple(record for record in found if record.person not in gone)
+    kept = None
+    if before is not None:
+        usable = [record for record in before if record.person not in gone]
+        kept = (sum(_stays(record, recipe, draws) for record in usable), len(usable))
     return Origins(source, earlier, left, tuple(sorted(everybody - gone)), kept)
 
 
-def _beside(
-    new: Source, old: Source, recipe: Recipe, draws: Draws
-) -> tuple[Source, tuple[int, int]]:
-    """New records, and the recipe's share of those that were trained on before."""
+def _beside(new: Source, old: Source, recipe: Recipe, draws: Draws) -> tuple[Source, list[Record]]:
+    """New records with the recipe's share of the old ones, and all that were trained on before."""
     was = old.reading
     stay = tuple(record for record in was.records if _stays(record, recipe, draws))
     reading = Reading(
@@ -107,7 +110,7 @@ def _beside(
     )
     both = hmac.digest(draws.key, f"{new.digest} {old.digest}".encode(), "sha256").hex()
     source = Source(reading, f"{new.form}, {old.form}", f"hmac-sha256:{both}")
-    return source, (len(stay), len(was.records))
+    return source, list(was.records)
 
 
 def _stays(record: Record, recipe: Recipe, draws: Draws) -> bool:

@@ -117,7 +117,10 @@ def test_a_judgement_is_the_consenting_persons_and_else_the_users(site: folders.
     ]  # fmt: skip
     found = withdrawals.withdraw(site, "p7")
     assert (found.judgements, found.seen) == (1, True)
-    assert {row["unit_id"] for row in said(take(site, name="later"))} == {"feedback:ward/ann"}
+    later = take(site, name="later")
+    assert {row["unit_id"] for row in said(later)} == {"feedback:ward/ann"}
+    assert later.kept is not None
+    assert later.kept[1] == 19  # of 20: who withdrew is no record to keep a share of
 
 
 def test_a_correction_stands_against_the_earlier_record_that_it_resembles(

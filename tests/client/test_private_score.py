@@ -54,7 +54,7 @@ def site(federation: Callable[..., Any], plain_scrub: None, monkeypatch: pytest.
 
 def score(folder: Any, release: Any, **settings: Any) -> Any:
     """Whatever the noise."""
-    return private_score.score(folder, release, max_error=100.0, **settings)
+    return private_score.score(folder, lambda: release, max_error=100.0, **settings)
 
 
 def _write(folder: Any, rows: Any) -> None:
@@ -109,7 +109,7 @@ def test_pure_noise_is_refused_before_it_is_charged_with_what_would_help(
     monkeypatch.setattr(people, "scrub", lambda *_, **__: pytest.fail("records were looked at"))
     told = []
     with pytest.raises(ClientError) as refused:
-        private_score.score(site, Fixed(), epsilon=0.1, foreseen=told.append)
+        private_score.score(site, lambda: pytest.fail("loaded"), epsilon=0.1, foreseen=told.append)
     assert (refused.value.code, refused.value.exit_code) == ("too-noisy", 3)
     assert told[0].error == pytest.approx(43.5 / 40, rel=0.01)
     assert told[0].gap == pytest.approx(told[0].error * math.sqrt(2))
@@ -129,14 +129,14 @@ def test_what_the_noise_will_be_is_told_before_the_charge_and_kept(site: Any) ->
         told.append(ahead)
 
     told: list[Any] = []
-    found = private_score.score(site, Fixed(), epsilon=1.0, max_error=0.2, foreseen=look)
+    found = private_score.score(site, Fixed, epsilon=1.0, max_error=0.2, foreseen=look)
     assert found.error == told[0].error <= 0.2
 
 
 @pytest.mark.parametrize("limit", [math.nan, 0.0, 0.01])
 def test_no_limit_on_noise_lets_an_unknown_one_through(site: Any, limit: float) -> None:
     with pytest.raises(ClientError, match="max-error"):
-        private_score.score(site, Fixed(), epsilon=1.0, max_error=limit)
+        private_score.score(site, Fixed, epsilon=1.0, max_error=limit)
     assert site.ledger().rows(site.settings.budget.cohort) == ()
 
 
