@@ -60,7 +60,9 @@ async def exchange(running: serving.Running, wanted: dict[str, Path]) -> None:
     gone = [name for name in running.releases if name not in wanted]
     running.releases = wanted
     rows = running.service.access.take()  # under the names that they were asked by
-    known = {name: served(path) for name, path in wanted.items()}
+    # What is loaded stays what it was, whatever lies in its folder by now.
+    before = running.journal.releases
+    known = {name: before.get(name) or served(path) for name, path in wanted.items()}
     labels = {name: it.labels for name, it in known.items()}
     await asyncio.to_thread(running.journal.exchanged, known, rows)
     embedded.hidden = frozenset(gone)

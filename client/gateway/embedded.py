@@ -111,7 +111,7 @@ class EmbeddedEngine:
                 loop.call_soon_threadsafe(parts.put_nowait, part)
 
         job = _Job(next(self._numbers), ask, deliver, labels)
-        self._inbox.put(lambda: self._waiting.append(job))
+        self._inbox.put(lambda: self._enter(job))
         ended = False
         try:
             while not ended:
@@ -250,6 +250,15 @@ class EmbeddedEngine:
             if act is None:
                 return False
             act()
+
+    def _enter(self, job: _Job) -> None:
+        """Let a question wait; its release may have left since it was checked."""
+        try:
+            self._batch.check(job.ask)
+        except ModelError as error:
+            job.deliver(Unservable(error.code))
+        else:
+            self._waiting.append(job)
 
     def _turn(self) -> None:
         while self._waiting:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from client.gateway.feedback import FeedbackStore, Judgement
 from client.gateway.formats import Closed
@@ -34,6 +34,8 @@ _HEADERS: Final = {
     "cache-control": "no-store",
 }
 _Text = Annotated[str, Field(max_length=100_000)]
+# Without blanks around it, as in records: whoever withdraws is to be found by it.
+_Person = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
 class FeedbackRequest(Closed):
@@ -46,7 +48,7 @@ class FeedbackRequest(Closed):
     answer: _Text
     correction: _Text | None = None
     comment: Annotated[str, Field(max_length=10_000)] | None = None
-    person: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    person: _Person | None = None
     consented: bool = False
     user: Annotated[str, Field(max_length=200)] | None = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,8 +32,8 @@ class Rollback:
 class Routes:
     """The way from the name that is asked for to the release that answers.
 
-    A user keeps their release as long as the trial lasts: who is in it follows from a keyed digest
-    of the user, so that nothing is stored and a larger share only adds users.
+    A user keeps their release as long as the trial lasts, over restarts too: who is in it follows
+    from a digest of the user, so that nothing is stored and a larger share only adds users.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class Routes:
         models: Sequence[str],
         trial: TrialTable,
         *,
-        key: bytes | None = None,
+        key: bytes = b"trial",
         on_rollback: Callable[[Rollback], None] = lambda rollback: None,
     ) -> None:
         """Set up.
@@ -50,14 +49,14 @@ class Routes:
         Args:
             models: what can be asked for by name; the first is the stable release.
             trial: the candidate and its conditions; without a candidate there is no trial.
-            key: of the digest; the same key gives every user the same release again.
+            key: of the digest; another one draws other users.
             on_rollback: called once when a canary is rolled back.
         """
         self.models = tuple(models)
         self.stable = self.models[0]
         self.trial = trial
         self.rolled_back: Rollback | None = None
-        self._key = key or secrets.token_bytes(32)
+        self._key = key
         self._on_rollback = on_rollback
         self._outcomes: dict[str, deque[tuple[bool, float]]] = {}
 

@@ -71,7 +71,7 @@ class Service:
         self.open = 0
         self.access = Access()
         self.cache = AnswerCache(entries=settings.cache.entries, seconds=settings.cache.seconds)
-        self.routes = self._new_routes(stable)
+        self.routes = Routes(self._models(stable), settings.trial, on_rollback=self._rolled_back)
         self.metrics = Metrics(
             engine.load,
             cached=lambda: len(self.cache),
@@ -103,9 +103,7 @@ class Service:
     def refresh(self, labels: Mapping[str, tuple[str, ...]]) -> None:
         """Take notice of releases that came or went; a trial that was rolled back stays so."""
         self._labels = dict(labels)
-        rolled_back = self.routes.rolled_back
-        self.routes = self._new_routes(self.routes.stable)
-        self.routes.rolled_back = rolled_back
+        self.routes.models = self._models(self.routes.stable)
         self.cache.clear()
 
     def route(self, asked: str, user: str) -> str | None:
@@ -196,9 +194,8 @@ class Service:
             fault = course.outcome == "failed"
             self.routes.note(course.model, fault=fault, seconds=seconds)
 
-    def _new_routes(self, stable: str) -> Routes:
-        models = (stable, *(name for name in self.engine.models if name != stable))
-        return Routes(models, self.settings.trial, on_rollback=self._rolled_back)
+    def _models(self, stable: str) -> tuple[str, ...]:
+        return (stable, *(name for name in self.engine.models if name != stable))
 
     def _rolled_back(self, rollback: Rollback) -> None:
         self.metrics.rolled_back(rollback.reason)

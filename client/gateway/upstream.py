@@ -99,13 +99,11 @@ class UpstreamEngine:
                 _refuse(response)
             count = prompt = 0
             finish: Finish | None = None
-            async for line in response.aiter_lines():
-                if len(line) > _LONGEST_LINE:
-                    raise Failed("bad-upstream")
-                if not line.startswith("data:"):
+            async for line in _lines(response):
+                if not line.startswith(b"data:"):
                     continue
                 data = line[5:].strip()
-                if data == "[DONE]":
+                if data == b"[DONE]":
                     break
                 event = _event(data)
                 counts = event.get("usage")
@@ -149,7 +147,19 @@ def _refuse(response: httpx.Response) -> None:
     raise Failed("upstream-error")
 
 
-def _event(data: str) -> dict[str, Any]:
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Lines up to a newline only: other signs that httpx ends a line at may stand in an answer."""
+    rest = b""
+    async for some in response.aiter_bytes():
+        *lines, rest = (rest + some).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > _LONGEST_LINE:
+            raise Failed("bad-upstream")
+    yield rest
+
+
+def _event(data: bytes) -> dict[str, Any]:
     try:
         event = json.loads(data)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,22 @@ def test_releases_come_and_go_while_it_runs(app: Any, place: Path) -> None:
         assert names(client) == ["r1", "base"]
         assert ask(client, "r2").status_code == 404
         assert text(client, "r1") == before
+
+
+def test_the_log_names_what_is_served_even_if_its_folder_was_overwritten(
+    app: Any, place: Path
+) -> None:
+    with near(app) as client:
+        before = app.state.running.journal.releases["r1"]
+        shutil.rmtree(place / "r1")
+        make(place, "r2", draws=1).rename(
+            place / "r1"
+        )  # the next release, in the first one's place
+        reload = swap.reloader(lambda: [place / "r1"], place / "key.pub")
+        client.portal.call(reload, app.state.running)
+        served = app.state.running.journal.releases
+    assert served["r1"] == before
+    assert served["r2"] != before
 
 
 @pytest.mark.parametrize("harm", ["changed", "seed"])

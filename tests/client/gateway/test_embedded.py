@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -176,13 +177,39 @@ def test_a_release_comes_and_goes_between_two_tokens(run: Any, tiny: Base) -> No
         await asyncio.sleep(0)
         await engine.remove("r2")
         with pytest.raises(Unservable):
-            await said(engine, Question("r2", messages))
+            await said(engine, Question("r2", messages, max_new_tokens=60))
         return await before, await tuned
 
     before, tuned = run(act)
     assert before.startswith(alone(tiny, "hello"))
     assert tuned
     assert tuned != before
+
+
+def test_a_release_that_left_while_a_question_was_read_fails_nobody_else(
+    run: Any, tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = {f"{PATH}.A": np.ones((2, 32), np.float32)}
+    b = {f"{PATH}.B": np.ones((32, 2), np.float32)}
+
+    async def act(engine: EmbeddedEngine) -> str:
+        await engine.change(lambda: engine.shelf.put("r2", b, a, scale=1.0))
+        prepare = engine._prepare
+
+        async def slowly(question: Question) -> Any:
+            ready = await prepare(question)
+            if question.model == "r2":
+                await engine.remove("r2")
+            return ready
+
+        monkeypatch.setattr(engine, "_prepare", slowly)
+        other = asyncio.ensure_future(said(engine, ask("hello", max_new_tokens=60)))
+        await asyncio.sleep(0)
+        with pytest.raises(Unservable):
+            await said(engine, replace(ask("x"), model="r2"))
+        return await other
+
+    assert run(act).startswith(alone(tiny, "hello"))
 
 
 def test_a_fault_fails_those_who_are_answered_and_the_next_are_served(

@@ -101,6 +101,13 @@ def test_a_person_is_kept_only_with_consent(client: Any, store: FeedbackStore) -
     assert store.rows() == []
 
 
+def test_a_persons_key_is_kept_as_records_have_it(client: Any, store: FeedbackStore) -> None:
+    spaced = {**SAID, "person": " p7 ", "consented": True}
+    assert client.post("/v1/feedback", json=spaced).status_code == 200
+    assert [row.judgement.person for row in store.rows()] == ["p7"]
+    assert client.post("/v1/feedback", json={**spaced, "person": "  "}).status_code == 400
+
+
 def test_without_a_folder_or_by_choice_nothing_is_kept(tmp_path: Path, site: Any) -> None:
     for more in ({}, {"site": Site.of(site), "feedback": {"keep": False}}):
         client = near(make_app(tmp_path, Fake(), **more))

@@ -84,3 +84,20 @@ def test_through_the_service_a_failing_canary_ends_and_nobody_else_is_blamed(
         page = client.get("/metrics").text
     assert 'privity_rollbacks_total{reason="error-rate"} 1.0' in page
     assert 'privity_on_trial{model="r2"} 0.0' in page
+
+
+def test_every_user_stays_when_releases_come_and_when_the_service_starts_again(
+    tmp_path: Path,
+) -> None:
+    trial = {"candidate": "r2", "share": 0.5, "requests": 20}
+    services = []
+    for _ in range(2):
+        app = make_app(tmp_path, Fake(("r1", "r2")), trial=trial)
+        services.append(app.state.running.service)
+    first = [services[0].route("r1", user) for user in USERS]
+    for _ in range(19):
+        services[0].routes.note("r2", fault=True, seconds=1.0)
+    services[0].refresh({})
+    assert [services[0].route("r1", user) for user in USERS] == first
+    assert [services[1].route("r1", user) for user in USERS] == first
+    assert services[0].routes.judge("r2") == (1.0, 1.0)  # what counts towards a roll-back too

@@ -102,6 +102,31 @@ def test_an_answer_that_is_no_label_is_no_answer(words: tuple[str, str]) -> None
     assert seen == [{"choice": ["cards", "loans"]}]
 
 
+def test_a_line_ends_at_a_newline_and_at_no_other_sign() -> None:
+    said = "one\u2028two\u2029three\x85four"
+    raw = json.dumps(choice("stop", content=said), ensure_ascii=False)
+    for end in ("\n\n", "\r\n\r\n"):
+        body = f"data: {raw}{end}data: [DONE]{end}".encode()
+        it = engine(lambda request, body=body: httpx.Response(200, content=body))
+        assert "".join(part.text for part in asyncio.run(parts(it))) == said
+
+
+def test_a_line_without_end_is_not_kept() -> None:
+    class Endless(httpx.AsyncByteStream):
+        sent = 0
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while self.sent < 64:
+                self.sent += 1
+                yield b"x" * 65536
+
+    stream = Endless()
+    it = engine(lambda request: httpx.Response(200, stream=stream))
+    with pytest.raises(Failed, match="bad-upstream"):
+        asyncio.run(parts(it))
+    assert stream.sent < 32
+
+
 def test_who_cannot_be_reached_is_a_failure() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError(SECRET)
