@@ -108,7 +108,8 @@ def questions(path: Path) -> tuple[tuple[str, ...], str]:
                 raise ValueError
             row = json.loads(line)
             text = next(row[name] for name in _ASKED if isinstance(row.get(name), str))
-        except (ValueError, AttributeError, StopIteration):
+            text.encode()  # JSON can spell half a surrogate pair, which no tokenizer takes
+        except (ValueError, AttributeError, StopIteration, RecursionError):
             raise ModelError(
                 f"line {number} of {path} holds no question; give an object with one of "
                 f"{', '.join(_ASKED)}",
@@ -215,7 +216,7 @@ def learn(
     if not examples:
         raise ModelError("there is no answer to learn from", code="no-rows")
     if lesson.logits > 0:
-        _same_tokens(student, teacher)
+        same_tokens(student, teacher)
     weights = list(student.model.parameters())
     for weight in weights:
         weight.requires_grad_(True)
@@ -282,7 +283,12 @@ def _losses(student: Base, few: Sequence[Example], lesson: Lesson, teacher: Base
     return each.new_zeros(len(few)).index_add(0, rows, each * shares)
 
 
-def _same_tokens(student: Base, teacher: Base | None) -> None:
+def same_tokens(student: Base, teacher: Base | None) -> None:
+    """Check that a student can follow a teacher's probabilities.
+
+    Raises:
+        ModelError: there is no teacher, or the two read other tokens.
+    """
     probe = ("Is it so? Ä 1,234 你好", "Yes: 42 of\n`them`.")
     same = teacher is not None and (
         student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()

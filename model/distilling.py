@@ -52,17 +52,16 @@ def make(
     whole.check_new(out)
     if precision not in _PRECISIONS:
         raise ModelError(f"use --precision {'|'.join(_PRECISIONS)}", code="bad-setting")
+    if lesson.logits and student is None:
+        raise ModelError("--logits is how a student learns; give --student", code="bad-setting")
     asked, asked_digest = distil.questions(questions)
     found = catalog.find(teacher, expect_digest=digest)
     learner = None if student is None else catalog.find(student)
     master = base.load(found, precision=precision)
+    if learner is not None and lesson.logits:  # before hours of answering
+        distil.same_tokens(base.load(learner), master)
     answers = distil.answer(master, asked, max_new_tokens=max_new_tokens, progress=progress)
-    if not answers.rows:
-        raise ModelError(
-            "the teacher gave no answer that ended by itself; raise --max-new-tokens, or take "
-            "another teacher",
-            code="no-rows",
-        )
+    _check_rows(answers, taught=learner is not None)
     with whole.folder(out) as draft:
         text = "".join(_line(*row) for row in answers.rows).encode()
         (draft / "records.jsonl").write_bytes(text)
@@ -94,12 +93,32 @@ def make(
     return made
 
 
+def _check_rows(answers: distil.Answers, *, taught: bool) -> None:
+    """Check that there is something to write, and for a student something beside it to score."""
+    if not answers.rows:
+        long = answers.left_out["too-long"] > answers.left_out["not-ended"]
+        do = "lower --max-new-tokens or shorten the questions" if long else "raise --max-new-tokens"
+        raise ModelError(
+            f"the teacher gave no answer that {'fits' if long else 'ended by itself'}; {do}, or "
+            "take another teacher",
+            code="no-rows",
+        )
+    if taught and len(answers.rows) < 2:
+        raise ModelError(
+            "a student needs two answers, one of them to be scored on; give more questions",
+            code="no-rows",
+        )
+
+
 def _teach(
     pupil: base.Base, master: base.Base | None, rows: Any, lesson: Lesson, progress: Progress
 ) -> dict[str, Any]:
     """Train on most answers, and score on the rest before and after."""
-    apart = [row for row in rows if _share(row[0]) < _HELD] or list(rows[:1])
-    taught = [row for row in rows if row not in apart] or list(rows)
+    held_out = {row for row in rows if _share(row[0]) < _HELD}
+    if not held_out or len(held_out) == len(rows):
+        held_out = {rows[0]}
+    apart = [row for row in rows if row in held_out]
+    taught = [row for row in rows if row not in held_out]
     held = distil.encode(pupil, apart, max_tokens=lesson.max_tokens)
     examples = distil.encode(pupil, taught, max_tokens=lesson.max_tokens)
     before = distil.loss(pupil, held)

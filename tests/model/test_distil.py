@@ -149,6 +149,41 @@ def test_nothing_is_left_of_a_distillation_that_fails(
     assert list(place.iterdir()) == []
 
 
+def test_what_cannot_be_learnt_from_is_said_before_the_teacher_answers(
+    taught: Path, asked: Path, folders: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(distil, "answer", never)
+    follows = Lesson(logits=0.5)
+    with pytest.raises(ModelError, match="give --student"):
+        distilling.make(str(taught), asked, tmp_path / "out", lesson=follows)
+    with pytest.raises(ModelError, match="words alone"):
+        distilling.make(
+            str(taught), asked, tmp_path / "out", student=str(folders["mistral"]), lesson=follows
+        )
+
+
+def test_what_the_loss_is_told_of_was_never_taught(
+    taught: Path, asked: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"prompt": "sky?"}\n')
+    with pytest.raises(ModelError, match="two answers"):
+        distilling.make(
+            str(taught), one, tmp_path / "out", student=str(folders["llama"]), max_new_tokens=12
+        )
+
+
+def test_a_question_too_long_for_the_teacher_is_said_to_be(taught: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"prompt": "x" * 600}) + "\n")
+    with pytest.raises(ModelError, match="lower --max-new-tokens"):
+        distilling.make(str(taught), long, tmp_path / "out", max_new_tokens=12)
+
+
 def test_another_teacher_than_the_digest_names_is_refused(
     taught: Path, asked: Path, tmp_path: Path
 ) -> None:
@@ -157,7 +192,10 @@ def test_another_teacher_than_the_digest_names_is_refused(
     assert fault.value.exit_code == 4
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"answer": "x"}', '{"prompt": 7}', '"sky?"'])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[1]", '{"answer": "x"}', '{"prompt": 7}', '"sky?"', '{"prompt": "\\ud800"}', "[" * 9999],
+)
 def test_a_line_without_a_question_is_named_and_not_quoted(tmp_path: Path, line: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"prompt": "sky?"}\n\n' + line + "\n")
