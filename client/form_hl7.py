@@ -149,7 +149,7 @@ def read(source: str) -> Form:
         raise FormError("too-large")
     if not looks_like(source):
         raise FormError("not-hl7")
-    return forms.form(source, _cells(source), _person(source))
+    return forms.form(source, _cells(source), next(iter(persons(source)), None))
 
 
 def messages(source: str) -> Iterator[str]:
@@ -159,12 +159,19 @@ def messages(source: str) -> Iterator[str]:
         yield source[start:end]
 
 
-def _person(source: str) -> str | None:
-    match = re.search(r"(?:^|[\r\n])PID(\W)(?:[^\r\n]*)", source)
-    if match is None:
-        return None
-    fields = match.group().strip().split(match[1])
-    return (re.split(r"\W", fields[3])[0] or None) if len(fields) > 3 else None
+def persons(source: str) -> tuple[str, ...]:
+    """The patients of a message by the first id of each PID-3, in order, each once."""
+    head = re.search(r"(?:^|[\r\n\x0b])(?:MSH|FHS|BHS)([^\r\n]{5})", source)
+    field, component, repeat, _, part = head[1] if head else "|^~\\&"
+    found: dict[str, None] = {}
+    for match in re.finditer(r"(?:^|[\r\n])PID(\W[^\r\n]*)", source):
+        ids = match[1].split(field if head else match[1][0])
+        first = re.split(
+            f"[{re.escape(component + repeat + part)}]", ids[3] if len(ids) > 3 else ""
+        )
+        if key := first[0].strip():
+            found[key] = None
+    return tuple(found)
 
 
 def _cells(source: str) -> Iterator[Cell]:

@@ -49,9 +49,10 @@ def pairs(rows: Iterable[Row], table: ChatTable, person_column: str) -> Iterator
         person_column: kept on every row of a conversation.
 
     Guarantees: turns of one speaker that follow each other are one; a conversation with a speaker
-        whom the table does not name is a fault as a whole, and so is one without any answer.
+        whom the table does not name is a fault as a whole, and so is one without any answer, or
+        one of several persons.
     """
-    held: dict[str, tuple[int, dict[str, Any], list[Any]]] = {}
+    held: dict[str, tuple[int, dict[str, Any], list[Any], set[str]]] = {}
     for row in rows:
         value = row.value
         if row.code is not None or not isinstance(value, dict):
@@ -66,13 +67,18 @@ def pairs(rows: Iterable[Row], table: ChatTable, person_column: str) -> Iterator
         if talk is None:
             yield Row(row.line, None, "unknown-columns")
             continue
-        _, rest, said = held.setdefault(str(value[talk]), (row.line, {}, []))
+        _, rest, said, whose = held.setdefault(str(value[talk]), (row.line, {}, [], set()))
         said.append(value)
         for key in (person_column, "institution", "category"):
             if value.get(key) not in (None, ""):
                 rest.setdefault(key, value[key])
-    for line, rest, said in held.values():
-        yield from _talk(line, rest, said, table)
+        if value.get(person_column) not in (None, ""):
+            whose.add(str(value[person_column]).strip())
+    for line, rest, said, whose in held.values():
+        if len(whose) > 1:  # such as where ids of conversations are used again
+            yield Row(line, None, "several-persons")
+        else:
+            yield from _talk(line, rest, said, table)
 
 
 def _talk(line: int, rest: dict[str, Any], said: Sequence[Any], table: ChatTable) -> Iterator[Row]:

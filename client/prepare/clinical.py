@@ -26,12 +26,15 @@ _MOST: Final = 32
 
 
 def hl7(source: str, table: ClinicalTable, person_column: str) -> Iterator[Row]:
-    """Yield one row a message, from 1; a message without report or answer is a fault."""
+    """Yield one row a message, from 1; one without report or answer, or of several, is a fault."""
     for number, message in enumerate(form_hl7.messages(source), start=1):
         try:
             form = form_hl7.read(message)
         except FormError as bad:
             yield Row(number, None, bad.code)
+            continue
+        if len(form_hl7.persons(message)) > 1:
+            yield Row(number, None, "several-persons")
             continue
         texts = [cell for cell in form.cells if cell.role == TEXT]
         report = [_observed(message, cell) for cell in texts if _under(cell, table.hl7_ask)]
@@ -75,17 +78,19 @@ def fhir(trees: Iterable[Any], table: ClinicalTable, person_column: str) -> Iter
         answer = [cell.text for cell in texts if _last(cell) in table.fhir_answer]
         if resource["resourceType"] == "Patient" or not answer:
             continue  # what others refer to; it asks nothing by itself
+        patient = _patient(resource)
         asked = [_title(resource)] if _title(resource) else []
-        for link in resource.get("result", ()):
-            part = named.get(str(link.get("reference", "")) if isinstance(link, dict) else "")
-            if part is not None:
-                asked.append(_measured(part))
+        links = [link for link in resource.get("result", ()) if isinstance(link, dict)]
+        parts = [named[name] for link in links if (name := str(link.get("reference"))) in named]
+        if any(_patient(part) not in ("", patient) for part in parts):
+            yield Row(number, None, "several-persons")
+            continue
+        asked += map(_measured, parts)
         asked += [c.text for c in texts if _last(c) not in (*table.fhir_answer, "text", "display")]
         asked = [line for line in asked if line.strip()]
         if not asked:
             yield Row(number, None, "no-instruction")
             continue
-        patient = _patient(resource)
         person = patient.partition("/")[2] or None
         yield Row(number, _row(person, person_column, table.question, asked, answer)
                   | known.get(patient, {}))  # fmt: skip

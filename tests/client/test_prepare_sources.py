@@ -142,6 +142,47 @@ def test_turns_in_rows_of_a_table_are_put_together_by_their_conversation(tmp_pat
     ]  # fmt: skip
 
 
+def test_a_conversation_or_a_message_of_two_persons_is_nobodys_record(tmp_path: Path) -> None:
+    """Its gradient would be clipped as one person's, and a withdrawal would miss the other."""
+    chat = tmp_path / "chat.csv"
+    chat.write_text(
+        "conversation_id,unit_id,speaker,text\n1,p1,patient,it hurts\n1,,doctor,where\n"
+        "2,p2,patient,a cough\n2,p2,doctor,since when\n2,p3,patient,a rash\n2,p3,doctor,oh\n"
+    )
+    found = _read(chat, tmp_path)
+    assert _triples(found) == [("p1", "it hurts", "where")]
+    assert [fault.code for fault in found.reading.faults] == ["several-persons"]
+
+    message = tmp_path / "in.hl7"
+    other = HL7[HL7.index("PID") :].replace("77001", "77002")
+    same = HL7[HL7.index("PID") :]
+    message.write_text(HL7 + other + HL7 + same, newline="")
+    found = _read(message, tmp_path)
+    assert [record.person for record in found.reading.records] == ["77001"]
+    assert [fault.code for fault in found.reading.faults] == ["several-persons"]
+
+    bundle = tmp_path / "bundle.json"
+    bundle.write_text(json.dumps([
+        {"resourceType": "Observation", "id": "o1", "code": {"text": "Glucose"},
+         "subject": {"reference": "Patient/b8"}, "valueQuantity": {"value": 182}},
+        *({"resourceType": "DiagnosticReport", "id": f"d{who}", "code": {"text": "Panel"},
+           "subject": {"reference": f"Patient/{who}"}, "conclusion": "fine",
+           "result": [{"reference": "Observation/o1"}]} for who in ("a7", "b8")),
+    ]))  # fmt: skip
+    found = _read(bundle, tmp_path)
+    assert [record.person for record in found.reading.records] == ["b8"]
+    assert [fault.code for fault in found.reading.faults] == ["several-persons"]
+
+
+def test_a_patients_number_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "in.hl7"
+    marks = HL7.replace("|^~\\&|", "|$~\\&|", 1).replace("^", "$")
+    for text, key in ((HL7, "77-001/B"), (marks, "77-001/C"), (marks, "77.2^4")):
+        path.write_text(text.replace("77001", key), newline="")
+        (record,) = _read(path, tmp_path).reading.records
+        assert record.person == key
+
+
 HL7 = (
     "MSH|^~\\&|LAB|GEN|EHR|GEN|20240101||ORU^R01|1|P|2.5\r"
     "PID|1||77001^^^GEN^MR||Zebulon^Ada||19600102|F|||||212-555-0101\r"
