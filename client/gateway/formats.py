@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Label = Annotated[str, Field(min_length=1, max_length=500)]
+# A bound, so that half a character, which JSON can spell and no tokenizer takes, is refused.
+Text = Annotated[str, Field(max_length=1 << 20)]
 # Words of JSON Schema that a program adds and that change nothing of a choice among strings.
 _NOTES: Final = frozenset({"title", "description", "$schema", "default"})
 
@@ -38,7 +40,7 @@ class Choice(Closed):
         labels: the strings.
     """
 
-    property: str | None = None
+    property: Label | None = None
     labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=1000)]
 
     @model_validator(mode="before")
@@ -95,7 +97,9 @@ def _strings(value: Any, named: Any) -> list[str]:
     rest = {name: it for name, it in value.items() if name not in _NOTES}
     if isinstance(link := rest.get("$ref"), str) and isinstance(named, dict) and len(rest) == 1:
         target = named.get(link.removeprefix("#/$defs/"))
-        rest = {n: it for n, it in (target or {}).items() if n not in _NOTES}
+        if not isinstance(target, dict):
+            raise ValueError("not a schema")
+        rest = {n: it for n, it in target.items() if n not in _NOTES}
     if rest.pop("type", "string") != "string":
         raise ValueError("not strings")
     if "const" in rest:  # a choice among one

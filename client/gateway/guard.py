@@ -81,13 +81,28 @@ class Guard:
             if body is None:
                 answer = _refusal(413, "too-large", f"the limit is {LARGEST_REQUEST_BYTES} bytes")
             else:
-                await self._app(scope, _replay(body, receive), send)
+                await self._serve(scope, _replay(body, receive), send)
                 return
         status, code, message, headers = answer
         self._refused(code)
         if status == 401 and scope["path"] in _PAGES:
             status, headers = 303, {"location": f"/sign-in?to={scope['path']}"}
         await replies.error(status, message, code, headers=headers)(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as fault:  # its text may quote the request, so only its type is told
+            _log.error("a request failed with %s", type(fault).__name__)
+            if not begun:
+                await replies.error(500, "the service failed", "internal")(scope, receive, send)
 
     def _check(self, scope: Scope) -> tuple[int, str, str, Mapping[str, str]] | None:
         headers = Headers(scope=scope)

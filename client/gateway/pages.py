@@ -151,7 +151,10 @@ def _add_feedback(
 async def _form(request: Request) -> Mapping[str, str]:
     """A form's fields; ours are few and short, so the standard library reads them."""
     text = (await request.body()).decode("utf-8", errors="replace")
-    return {name: values[-1] for name, values in parse_qs(text, max_num_fields=20).items()}
+    try:
+        return {name: values[-1] for name, values in parse_qs(text, max_num_fields=20).items()}
+    except ValueError:
+        return {}
 
 
 def _page(name: str, **values: Any) -> HTMLResponse:

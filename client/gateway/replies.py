@@ -18,6 +18,7 @@ from client.gateway.formats import (
     PlainText,
     ResponseFormat,
     StructuredOutputs,
+    Text,
 )
 from client.gateway.question import Finish
 
@@ -32,14 +33,14 @@ class TextPart(Closed):
     """One text part of a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(Closed):
     """One turn of the conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     name: str | None = None
 
     def plain(self) -> dict[str, str]:

@@ -23,7 +23,7 @@ from configs.prepare import Recipe
 from configs.version import SOFTWARE
 from privacy.errors import Quarantined
 
-PREPARATION = 1
+PREPARATION = 2
 """Changes whenever the same input and recipe give other records."""
 
 

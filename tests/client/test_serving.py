@@ -126,12 +126,23 @@ def test_a_stream_spells_the_same_answer(client: Any) -> None:
         ({"response_format": {"type": SECRET}}, 400, "unsupported_parameter"),
         ({"seed": 1}, 400, "unsupported_parameter"),
         ({SECRET: SECRET}, 400, "unsupported_parameter"),
+        # Half a character, which JSON can spell and no tokenizer takes.
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "invalid"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]}, 400,
+         "invalid"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {
+            "type": "object", "required": ["\ud800"],
+            "properties": {"\ud800": {"enum": ["a"]}}}}}}, 400, "unsupported_parameter"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {
+            "$ref": "#/$defs/a", "$defs": {"a": SECRET}}}}}, 400, "unsupported_parameter"),
     ],
-)
+)  # fmt: skip
 def test_a_bad_request_is_an_openai_error_without_its_text(
     client: Any, engine: Fake, change: dict, status: int, code: str
 ) -> None:
-    answer = client.post("/v1/chat/completions", json={**ASK, **change})
+    body = json.dumps({**ASK, **change})
+    kind = {"content-type": "application/json"}
+    answer = client.post("/v1/chat/completions", content=body, headers=kind)
     assert answer.status_code == status
     error = answer.json()["error"]
     assert error["code"] == code
@@ -237,6 +248,27 @@ def test_neither_logs_nor_errors_hold_the_prompt(
     seen += client.get("/metrics").text
     assert "RuntimeError" in seen
     assert SECRET not in seen
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_whatever_fails_is_logged_by_its_kind_alone(
+    tmp_path: Path, engine: Fake, caplog: Any, begun: bool
+) -> None:
+    app = make_app(tmp_path, engine)
+    service = app.state.running.service
+
+    def fail(*_: Any) -> Any:
+        raise ValueError(SECRET)
+
+    setattr(service, "record" if begun else "route", fail)
+    with near(app) as client:
+        try:
+            answer = client.post("/v1/chat/completions", json={**ASK, "stream": True}).text
+        except ValueError:
+            answer = SECRET
+    assert SECRET not in answer + caplog.text
+    assert "ValueError" in caplog.text
+    assert begun or json.loads(answer)["error"]["code"] == "internal"
 
 
 def test_a_text_is_continued_in_the_shape_of_completions(client: Any, engine: Fake) -> None:

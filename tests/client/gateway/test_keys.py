@@ -145,6 +145,12 @@ def test_a_person_signs_in_with_a_key_and_the_cookie_is_for_our_pages_only(
     assert client.get("/chat", follow_redirects=False).status_code == 303
 
 
+def test_a_form_of_many_fields_is_no_key(client: Any, keys: KeyFile) -> None:
+    keys.add("ward", scopes=("chat",))
+    answer = client.post("/sign-in", content="a=b&" * 30, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?to=/chat&wrong")
+
+
 def test_a_way_to_elsewhere_is_not_taken_after_signing_in(client: Any, keys: KeyFile) -> None:
     key = keys.add("ward", scopes=("chat",))
     form = {"key": key, "to": "https://evil.example"}
