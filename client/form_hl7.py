@@ -162,7 +162,7 @@ def messages(source: str) -> Iterator[str]:
 def persons(source: str) -> tuple[str, ...]:
     """The patients of a message by the first id of each PID-3, in order, each once."""
     head = re.search(r"(?:^|[\r\n\x0b])(?:MSH|FHS|BHS)([^\r\n]{5})", source)
-    field, component, repeat, _, part = head[1] if head else "|^~\\&"
+    field, component, repeat, _, part = tuple(head[1] if head else "|^~\\&")
     found: dict[str, None] = {}
     for match in re.finditer(r"(?:^|[\r\n])PID(\W[^\r\n]*)", source):
         ids = match[1].split(field if head else match[1][0])
