@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from client.errors import ClientError
 from configs.serving import PolicyTable
 from privacy.errors import Quarantined
 
@@ -38,10 +39,18 @@ class Policy:
 
         Raises:
             ScrubberError: the scrubber is not what it must be.
+            ClientError: its packages are not installed.
         """
         if table.input == table.output == "off":
             return cls(table, None)
-        from privacy.scrub import Scrubber
+        try:
+            from privacy.scrub import Scrubber
+        except ModuleNotFoundError:
+            raise ClientError(
+                "policy.input and policy.output need the scrub's packages; in privity's folder "
+                "run: pip install '.[client]', or set both to \"off\"",
+                code="no-scrubber",
+            ) from None
 
         # A fresh key: surrogates agree within this process and say nothing about any other's.
         secret = secrets.token_bytes(32)

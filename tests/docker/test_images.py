@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
+
+import privity
 
 DOCKER = Path(__file__).parents[2] / "docker"
 ROLES = {"client", "server", "audit", "serve"}
@@ -72,6 +76,18 @@ def test_nothing_is_fetched_while_an_image_is_built() -> None:
         for line in re.findall(r"pip install[^\n]*", body):
             assert "--no-index" in line, name
         assert not re.search(r"\b(apt|apt-get|curl|wget|git)\b", body), name
+
+
+def test_each_images_command_says_all_that_the_command_needs() -> None:
+    for role in ROLES:
+        (line,) = re.findall(r"(?m)^CMD (\[.*\])$", _stages()[role][1])
+        words = json.loads(line)
+        command: Any = privity._app(words)
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        given = command.make_context(role, words).params
+        if role == "serve":  # a release is served only if a key that came another way signed it
+            assert (given["key"] is None) != (given["directory"] is None)
 
 
 def test_the_commands_of_compose_are_those_of_the_images() -> None:

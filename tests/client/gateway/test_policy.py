@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from client.errors import ClientError
 from client.gateway import policy as policies
 from configs.serving import PolicyTable
 from privacy.errors import Quarantined
@@ -36,6 +38,16 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(policies.Policy, "load", load)
     return lambda engine, **table: near(make_app(tmp_path, engine, policy=table))
+
+
+def test_a_policy_whose_packages_are_missing_says_which_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "privacy.scrub", None)
+    assert policies.Policy.load(PolicyTable(input="off", output="off")).holds_answers is False
+    with pytest.raises(ClientError, match=r"\[client\]") as fault:
+        policies.Policy.load(PolicyTable(output="scrub"))
+    assert fault.value.exit_code == 2
 
 
 def test_the_model_gets_a_question_without_identifiers(serve: Any) -> None:
