@@ -154,6 +154,8 @@ def create_app(
     store = site.feedback(settings)
     notary = site.notary(settings)
     engine = load(releases, notary)
+    if settings.trial.candidate and settings.trial.candidate not in names:
+        _log.warning("trial.candidate is no release that is served, so nobody is on trial")
     journal = Journal(site.folder, settings, upstream=bool(settings.engine.upstream))
     journal.releases = {name: served(path) for name, path in names.items()}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from client import form_fhir, form_hl7
@@ -55,16 +56,22 @@ def fhir(trees: Iterable[Any], table: ClinicalTable, person_column: str) -> Iter
         person_column: gets the patient's id.
     """
     resources: list[Any] = []
+    urls: dict[str, str] = {}  # in a bundle, "urn:uuid:…" may stand for a resource
+    named: dict[str, Any] = {}
     for tree in trees:
-        if isinstance(tree, dict) and isinstance(tree.get("entry"), list):
-            resources += [e.get("resource") if isinstance(e, dict) else None for e in tree["entry"]]
-        else:
-            resources.append(tree)
-    named = {f"{r['resourceType']}/{r.get('id')}": r for r in resources if form_fhir.looks_like(r)}
+        bundle = isinstance(tree, dict) and isinstance(tree.get("entry"), list)
+        for entry in tree["entry"] if bundle else ({"resource": tree},):
+            resource: Any = entry.get("resource") if isinstance(entry, dict) else None
+            resources.append(resource)
+            if form_fhir.looks_like(resource):
+                url = str(entry.get("fullUrl", ""))
+                name = f"{resource['resourceType']}/{resource.get('id') or url.rpartition(':')[2]}"
+                urls[url], named[name] = name, resource
     known: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for name, resource in named.items():
         if name.startswith("Patient/"):
-            known[name] = _known(form_fhir.read(json.dumps(resource)).cells)
+            with suppress(FormError):  # a fault below
+                known[name] = _known(form_fhir.read(json.dumps(resource)).cells)
     for number, resource in enumerate(resources, start=1):
         if not form_fhir.looks_like(resource):
             yield Row(number, None, "not-object")
@@ -78,11 +85,12 @@ def fhir(trees: Iterable[Any], table: ClinicalTable, person_column: str) -> Iter
         answer = [cell.text for cell in texts if _last(cell) in table.fhir_answer]
         if resource["resourceType"] == "Patient" or not answer:
             continue  # what others refer to; it asks nothing by itself
-        patient = _patient(resource)
+        patient = _patient(resource, urls)
         asked = [_title(resource)] if _title(resource) else []
-        links = [link for link in resource.get("result", ()) if isinstance(link, dict)]
-        parts = [named[name] for link in links if (name := str(link.get("reference"))) in named]
-        if any(_patient(part) not in ("", patient) for part in parts):
+        links = resource.get("result")
+        links = links if isinstance(links, list) else []
+        parts = [named[name] for link in links if (name := _target(link, urls)) in named]
+        if any(_patient(part, urls) not in ("", patient) for part in parts):
             yield Row(number, None, "several-persons")
             continue
         asked += map(_measured, parts)
@@ -152,7 +160,7 @@ def _title(resource: Mapping[str, Any]) -> str:
         return ""
     if isinstance(code.get("text"), str):
         return str(code["text"])
-    codings = [c for c in code.get("coding", ()) if isinstance(c, Mapping)]
+    codings = [c for c in code.get("coding") or () if isinstance(c, Mapping)]
     return next((str(c["display"]) for c in codings if isinstance(c.get("display"), str)), "")
 
 
@@ -164,11 +172,19 @@ def _measured(resource: Mapping[str, Any]) -> str:
     return f"{_title(resource)}: {shown}" if shown else ""
 
 
-def _patient(resource: Mapping[str, Any]) -> str:
+def _patient(resource: Mapping[str, Any], urls: Mapping[str, str]) -> str:
     for name in ("subject", "patient"):
-        link = resource.get(name)
-        if isinstance(link, Mapping) and isinstance(link.get("reference"), str):
-            parts = str(link["reference"]).split("/")
-            if len(parts) > 1 and parts[-2] == "Patient":
-                return f"Patient/{parts[-1]}"
+        target = _target(resource.get(name), urls)
+        if target.startswith("urn:"):  # of a patient who is not in this file
+            return f"Patient/{target.rpartition(':')[2]}"
+        if target.startswith("Patient/"):
+            return target
     return ""
+
+
+def _target(link: Any, urls: Mapping[str, str]) -> str:
+    """What a reference points to, as "Type/id", or as the URN that nothing here has."""
+    said = link.get("reference") if isinstance(link, Mapping) else None
+    if not isinstance(said, str):
+        return ""
+    return "/".join(urls.get(said, said).partition("/_history/")[0].split("/")[-2:])

@@ -142,6 +142,35 @@ def test_turns_in_rows_of_a_table_are_put_together_by_their_conversation(tmp_pat
     ]  # fmt: skip
 
 
+def test_references_of_a_bundle_are_followed_in_each_way_that_they_are_written(
+    tmp_path: Path,
+) -> None:
+    """Else each of a patient's reports would count as a person of its own."""
+    path = tmp_path / "bundle.json"
+    seen = {"resourceType": "Observation", "code": {"text": "Glucose"},
+            "valueQuantity": {"value": 182}}  # fmt: skip
+    report = {"resourceType": "DiagnosticReport", "code": {"coding": None}, "conclusion": "fine"}
+    written = {
+        "urn:uuid:11": "a7", "urn:uuid:99": "99", "http://x/fhir/Patient/a7": "a7",
+        "Patient/a7/_history/2": "a7",
+    }  # fmt: skip
+    path.write_text(json.dumps({"resourceType": "Bundle", "entry": [
+        {"fullUrl": "urn:uuid:11", "resource": {"resourceType": "Patient", "id": "a7",
+         "name": [{"family": "Zebulon"}]}},
+        {"fullUrl": "urn:uuid:22", "resource": seen},
+        *({"resource": {**report, "subject": {"reference": name},
+                        "result": [{"reference": "urn:uuid:22"}]}} for name in written),
+        {"resource": {**report, "subject": {"reference": "urn:uuid:11"}, "result": None,
+                      "code": {"text": "alone"}}},
+    ]}))  # fmt: skip
+    found = _read(path, tmp_path).reading.records
+    assert [record.person for record in found] == [*written.values(), "a7"]
+    assert all("Glucose: 182" in record.instruction for record in found[:-1])
+    assert [("name", "Zebulon") in record.columns for record in found] == [
+        person == "a7" for person in [*written.values(), "a7"]
+    ]
+
+
 def test_a_conversation_or_a_message_of_two_persons_is_nobodys_record(tmp_path: Path) -> None:
     """Its gradient would be clipped as one person's, and a withdrawal would miss the other."""
     chat = tmp_path / "chat.csv"

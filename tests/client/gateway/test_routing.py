@@ -101,3 +101,12 @@ def test_every_user_stays_when_releases_come_and_when_the_service_starts_again(
     assert [services[0].route("r1", user) for user in USERS] == first
     assert [services[1].route("r1", user) for user in USERS] == first
     assert services[0].routes.judge("r2") == (1.0, 1.0)  # what counts towards a roll-back too
+
+
+def test_a_candidate_that_is_not_served_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_app(tmp_path, Fake(("r1", "r2")), trial={"candidate": "r2"})
+    assert caplog.text == ""
+    make_app(tmp_path, Fake(("r1", "r2")), trial={"candidate": "r-2"})
+    assert "nobody is on trial" in caplog.text
