@@ -112,17 +112,32 @@ def command(
         _private(release, directory or Path(), epsilon, max_error, precision, as_json)
         return
     planted = None if canaries is None else _planted(canaries)
+    own = _is_an_institutions(data)
+    if own:
+        typer.echo(
+            f"note: {data} lies in an institution's folder: what comes out tells about its people "
+            "and was not charged, so it stays at the institution; --private is the way out",
+            err=True,
+        )
     found, asked = _evaluate(
-        release, data, against, general, sources, planted, limit, description, precision, as_json
-    )
+        release, data, against, general, sources, planted, limit,
+        (description or data.name) + ("; an institution's own, not charged" if own else ""),
+        precision, as_json,
+    )  # fmt: skip
     held = _held(found, limits)
-    _report(found, held, out, sheet, asked)
+    _report(found, held, out, sheet, asked, own)
     if as_json:
         typer.echo(json.dumps(_document(found, held)))
     else:
         _show(found, held)
     if not all(one.holds for one in held):
         raise typer.Exit(_REFUSED)
+
+
+def _is_an_institutions(data: Path) -> bool:
+    """Whether the records lie in an institution's folder, behind links too."""
+    places = (*data.absolute().parents, *data.resolve().parents)
+    return any((place / "site.toml").exists() for place in places)
 
 
 def _check(public: Path, release: Path) -> None:
@@ -161,8 +176,7 @@ def _evaluate(
         found = evaluation.evaluate(
             one,
             given,
-            data=(description or data.name)
-            + ("" if precision == "float32" else f"; base model in {precision}"),
+            data=description + ("" if precision == "float32" else f"; base model in {precision}"),
             against=None if against is None else released.load(against, precision=precision),
             general=usual,
             sources=texts,
@@ -233,13 +247,14 @@ def _held(found: Evaluation, limits: Path | None) -> tuple[Held, ...]:
 
 def _report(
     found: Evaluation, held: tuple[Held, ...], out: Path | None, sheet: Path | None,
-    asked: list[str],
+    asked: list[str], own: bool,
 ) -> None:  # fmt: skip
     if out is not None:
         from client import evaluation_page
         from configs import files
 
-        files.replace(out, evaluation_page.page(found, held).encode())
+        mode = files.PRIVATE if own else files.PUBLIC
+        files.replace(out, evaluation_page.page(found, held).encode(), mode=mode)
     if sheet is not None:
         from client import ratings
 

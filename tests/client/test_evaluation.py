@@ -233,7 +233,14 @@ def test_the_command_ends_with_three_when_a_threshold_is_missed(
     assert checked == [folder]
     assert "MISSED" in out.read_text()
     assert privity.main(given) == 0
-    assert "macro F1" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "macro F1" in said.out
+    assert "not charged" not in said.err + out.read_text()
+    (tmp_path / "site.toml").write_text("")  # now these are an institution's
+    assert privity.main(given) == 0
+    assert "--private" in capsys.readouterr().err
+    assert "not charged" in out.read_text()
+    assert out.stat().st_mode & 0o077 == 0
     assert privity.main(["evaluate", str(folder), "--key", str(key)]) == 2
     assert privity.main(["evaluate", str(folder), "--data", str(data)]) == 2
     assert privity.main(["evaluate", str(folder), "--private", "--key", str(key)]) == 2
