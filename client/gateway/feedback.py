@@ -18,7 +18,8 @@ Verdict = Literal["up", "down"]
 Review = Literal["new", "accepted", "rejected"]
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS feedback (
-  id INTEGER PRIMARY KEY, time TEXT NOT NULL, answer_id TEXT NOT NULL, model TEXT NOT NULL,
+  id INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL,
+  answer_id TEXT NOT NULL, model TEXT NOT NULL,
   user TEXT NOT NULL, verdict TEXT NOT NULL, messages TEXT NOT NULL, answer TEXT NOT NULL,
   correction TEXT, comment TEXT, person TEXT, review TEXT NOT NULL DEFAULT 'new',
   UNIQUE (user, answer_id)

@@ -108,6 +108,16 @@ def test_a_persons_key_is_kept_as_records_have_it(client: Any, store: FeedbackSt
     assert client.post("/v1/feedback", json={**spaced, "person": "  "}).status_code == 400
 
 
+def test_a_number_that_a_reviewer_sees_never_becomes_another_judgements(store: Any) -> None:
+    """Else an acceptance could fall on words that came after a person was forgotten."""
+    store.add(judgement(1, person="p7"))
+    (shown,) = store.rows()
+    store.forget("p7")
+    store.add(judgement(2))
+    assert store.review(shown.number, "accepted") is False
+    assert store.counts()["new"] == 1
+
+
 def test_without_a_folder_or_by_choice_nothing_is_kept(tmp_path: Path, site: Any) -> None:
     for more in ({}, {"site": Site.of(site), "feedback": {"keep": False}}):
         client = near(make_app(tmp_path, Fake(), **more))
