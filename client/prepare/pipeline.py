@@ -158,7 +158,7 @@ def prepare(
         parts[stands[record.person]].append(record)
     train_people = [person for person in everybody if stands[person] == "train"]
     items = making.train(parts["train"], recipe, draws, labels=labels, translate=translate)
-    items += _public(folder, recipe, len(train_people), draws)
+    items += _public(folder, recipe, len(train_people), draws, began)
     written = {
         "train": making.ordered(items, recipe, draws),
         **_apart(items, parts, recipe, work),
@@ -271,11 +271,21 @@ def _across(found: Sequence[Record], prints: Mapping[int, Print], recipe: Recipe
     return frozenset(again)
 
 
-def _public(folder: Folder, recipe: Recipe, train_people: int, draws: Draws) -> list[Item]:
+def _public(
+    folder: Folder, recipe: Recipe, train_people: int, draws: Draws, own: Sequence[Record]
+) -> list[Item]:
     if not recipe.public.path:
         return []
-    column = folder.settings.data.person_column
-    reading = records.read(folder.path / recipe.public.path, person_column=column)
+    path, column = folder.path / recipe.public.path, folder.settings.data.person_column
+    reading = records.read(path, person_column=column)
+    mine = {(record.person, record.instruction, record.response) for record in own}
+    if any((r.person, r.instruction, r.response) in mine for r in reading.records):
+        raise ClientError(
+            f"{path} holds records that are prepared as private ones: their persons would count "
+            "twice, and stay when they withdraw; name public records only in public.path",
+            code="public-is-private",
+            exit_code=3,
+        )
     named = [dataclasses.replace(r, person=f"{PUBLIC}{r.person}") for r in reading.records]
     work = _Work(named)
     work.keep(_clean(work.left, recipe, None))

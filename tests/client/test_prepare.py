@@ -286,6 +286,17 @@ def test_a_translation_there_and_back_is_a_wording_of_the_same_person() -> None:
     ]  # fmt: skip
 
 
+def test_private_records_are_not_mixed_in_as_public_ones(site: folders.Folder) -> None:
+    """A person would count twice, and a withdrawal would miss the public half."""
+    recipe = {"public": {"path": "old.jsonl", "share": 0.25}}
+    old = [one_row("q1", "an earlier question"), many(9)[3]]
+    (site.path / "old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    with pytest.raises(ClientError, match="count twice") as fault:
+        prepared(site, many(9), recipe=recipe)
+    assert fault.value.exit_code == 3
+    assert old[1]["instruction"] not in str(fault.value)
+
+
 def test_public_persons_train_only_and_their_number_follows_from_the_count_of_persons(
     site: folders.Folder,
 ) -> None:
