@@ -150,7 +150,8 @@ def _resources(path: Path) -> Iterator[Any]:
         return
     except (ValueError, RecursionError):
         pass
-    for line in text.splitlines():  # one resource a line, as FHIR's bulk export has it
+    # One resource a line, as FHIR's bulk export has it; a text may hold other ends of lines.
+    for line in text.split("\n"):
         if line.strip():
             try:
                 yield json.loads(line)

@@ -171,6 +171,16 @@ def test_references_of_a_bundle_are_followed_in_each_way_that_they_are_written(
     ]
 
 
+def test_a_resource_of_a_bulk_export_ends_at_its_newline(tmp_path: Path) -> None:
+    path = tmp_path / "reports.ndjson"
+    report = {"resourceType": "DiagnosticReport", "code": {"text": "one\u2028two\x85three"},
+              "subject": {"reference": "Patient/a7"}, "conclusion": "fine"}  # fmt: skip
+    path.write_text((json.dumps(report, ensure_ascii=False) + "\r\n") * 2, newline="")
+    found = _read(path, tmp_path).reading
+    assert [record.person for record in found.records] == ["a7", "a7"]
+    assert found.faults == ()
+
+
 def test_a_conversation_or_a_message_of_two_persons_is_nobodys_record(tmp_path: Path) -> None:
     """Its gradient would be clipped as one person's, and a withdrawal would miss the other."""
     chat = tmp_path / "chat.csv"
