@@ -19,6 +19,7 @@ from client.folder import Folder
 from client.records import Reading, Record
 from client.scrubbing import SiteScrubber
 from configs import files
+from privacy import together
 from privacy.errors import Quarantined
 
 if TYPE_CHECKING:
@@ -178,10 +179,11 @@ def scrub(
         said: what columns are, where the site states it (`columns.stated`).
         seen: told of each record with the outcomes of both halves, before anything is judged.
         progress: told of records done and of all.
-        batch: records at a time.
+        batch: most records at a time.
 
-    Guarantees: a record whose instruction or answer is quarantined is held back whole; nothing
-        passes unscanned.
+    Guarantees: what a person's notes become depends on that person's records alone: which of them
+        are scrubbed together is not moved by anybody else's. A record whose instruction or answer
+        is quarantined is held back whole; nothing passes unscanned.
 
     Raises:
         ClientError: every record was held back.
@@ -190,8 +192,10 @@ def scrub(
     removed: Counter[str] = Counter()
     held: Counter[str] = Counter()
     total = len(reading.records)
-    for start in range(0, total, batch):
-        part = reading.records[start : start + batch]
+    done = 0
+    for part in together.batches(
+        _by_person(reading.records), person=lambda record: record.person, most=batch
+    ):
         worse = _worse(part, tool, said or {})
         for record, outcome in zip(part, _pairs(part, tool, said or {}), strict=True):
             if seen:
@@ -204,8 +208,9 @@ def scrub(
             for text in texts:
                 removed.update(text.counts)
             notes.append(Note(record.person, *(text.text for text in texts)))
+        done += len(part)
         if progress:
-            progress(min(start + batch, total), total)
+            progress(done, total)
     if not notes:
         raise ClientError(
             "the scrub held back every record; look at the reasons with privity client scrub",
@@ -222,6 +227,14 @@ def scrub(
     )
     everybody = tuple(sorted({*reading.also, *(record.person for record in reading.records)}))
     return Scrub(tuple(notes), everybody, report, tool.digest)
+
+
+def _by_person(found: Sequence[Record]) -> list[Record]:
+    """All records of one person in one piece, in the order of their first ones."""
+    held: dict[str, list[Record]] = {}
+    for record in found:
+        held.setdefault(record.person, []).append(record)
+    return [record for mine in held.values() for record in mine]
 
 
 def _pairs(

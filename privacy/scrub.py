@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from privacy import known as columns
-from privacy import naming, recognizers, vocabulary
+from privacy import naming, recognizers, together, vocabulary
 from privacy.errors import Quarantined
 from privacy.lac import ModelFault
 from privacy.normalise import Normalised, known_script_share, normalise
@@ -30,13 +30,13 @@ from privacy.scrub_models import BATCH, Artifacts, Engine, Language
 from privacy.spans import Hit, Span, resolve
 from privacy.surrogates import Surrogates, count_han
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Version of what this module does: its order, its policy, its verification."""
 _SOURCES: Final = (
     "checksums", "dates", "known", "lac", "lean", "medical", "names", "naming", "naming_zh",
     "normalise", "patterns", "patterns_dates", "patterns_numbers", "patterns_places",
     "patterns_row", "recognizers", "scrub_models", "search", "spans", "structured", "surrogates",
-    "unknown", "vocabulary",
+    "together", "unknown", "vocabulary",
 )  # fmt: skip
 MAX_CHARACTERS: Final = 20_000
 MIN_KNOWN_SCRIPT: Final = 0.5
@@ -168,8 +168,10 @@ class Scrubber:
     ) -> Iterator[Scrubbed | Quarantined]:
         """Yield for each text, in order, what `scrub` returns or the `Quarantined` it raises.
 
-        Texts are taken in batches of `BATCH`, which is what makes the language model fast. A name
-        found in one text of a batch is looked for in the same person's other texts of that batch.
+        Texts are taken in batches of at most `BATCH`, which is what makes the language model fast.
+        A name found in one text of a batch is looked for in the same person's other texts of that
+        batch. Texts of a person that follow each other are cut as `together.batches` does, so give
+        each person's in one piece where nobody's output may depend on anybody else.
 
         Args:
             texts: what to scrub.
@@ -179,7 +181,7 @@ class Scrubber:
         none: Mapping[str, str] = {}
         beside = itertools.repeat(none) if known is None else iter(known)
         rows = _rows(zip(texts, persons, strict=True), beside)
-        while batch := list(itertools.islice(rows, BATCH)):
+        for batch in together.batches(rows, person=lambda row: row[1], most=BATCH):
             for outcome, _ in self._batch(batch):
                 yield outcome
 

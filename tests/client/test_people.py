@@ -78,7 +78,32 @@ def test_batches_change_nothing_and_progress_counts_up() -> None:
         _reading(*records), Tool(), batch=3, progress=lambda done, total: told.append((done, total))
     )
     assert parts == whole
-    assert told == [(3, 7), (6, 7), (7, 7)]
+    assert told == [(3, 7), (5, 7), (7, 7)]
+
+
+class Sharing(Tool):
+    """Masks in all texts of a person what one of them, in the same call, says after "is"."""
+
+    def scrub_many(
+        self, texts: Sequence[str], persons: Sequence[str]
+    ) -> Iterator[Scrubbed | Quarantined]:
+        told = {
+            p: text.split("is ")[1] for p, text in zip(persons, texts, strict=True) if "is " in text
+        }
+        for text, person in zip(texts, persons, strict=True):
+            yield Scrubbed(text.replace(told.get(person, "\0"), "#"), ())
+
+
+def test_nobodys_notes_depend_on_whose_records_stand_beside_them() -> None:
+    """Where a name is looked for must not be decided by how many records others have."""
+    mine = [_record("p", "the name is quill"), _record("p", "saw quill"), _record("p", "quill")]
+    others = [_record(f"o{n}", f"text {n}") for n in range(9)]
+    wanted = {"the name is #", "saw #", "#"}
+    for gone in range(len(others)):
+        beside = others[gone:]
+        mixed = [beside[0], mine[0], *beside[1:5], mine[1], *beside[5:], mine[2]]
+        done = people.scrub(_reading(*mixed), Sharing(), batch=4)
+        assert {note.instruction for note in done.notes if note.person == "p"} == wanted
 
 
 def test_a_person_is_one_item_however_many_notes(monkeypatch: pytest.MonkeyPatch) -> None:

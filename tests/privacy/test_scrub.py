@@ -237,6 +237,15 @@ def test_a_name_found_in_one_text_is_found_in_the_others_of_the_same_person(scru
     assert "quennell" in other.text
 
 
+def test_a_persons_texts_stay_together_whoever_stands_before_them(scrubber, monkeypatch):
+    monkeypatch.setattr(scrub, "BATCH", 3)
+    mine = ["Patient name: Orla Quennell-Vik.", "saw quennell-vik again"]
+    for others in range(4):
+        keys = [*(f"o{n}" for n in range(others)), "p", "p"]
+        *_, first, second = scrubber.scrub_many([*["plain words"] * others, *mine], keys)
+        assert "quennell" not in first.text.casefold() + second.text.casefold()
+
+
 def test_known_columns_of_another_number_than_texts_are_refused(scrubber):
     with pytest.raises(ValueError, match="as many"):
         list(scrubber.scrub_many(["a", "b"], ["p", "p"], [{}]))
