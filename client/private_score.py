@@ -212,11 +212,12 @@ def _shares(folder: Folder, released: Released, progress: Progress) -> np.ndarra
     counts = np.bincount([place for place, _ in flat], minlength=len(everybody))
     for arm, name in enumerate(_ARMS):
         with released.arm(tuned=name == "released") as model:
-            # Choosing the rule by the records would be a further question to them.
+            # Choosing the rule by the records would be a further question to them. Apart: the
+            # nearest of two labels is no smooth figure, and rounding may decide between them.
             chosen = scoring.choose(
                 model, released.base, [row[0] for _, row in flat], released.labels,
                 rule="choice" if released.chooses else "calibrated",
-                progress=partial(progress, name),
+                progress=partial(progress, name), apart=True,
             )  # fmt: skip
         for (place, row), best in zip(flat, chosen.best, strict=True):
             shares[place, arm] += (index[row[1]] == best) / counts[place]

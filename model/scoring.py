@@ -117,13 +117,16 @@ def choose(
     rule: Rule = "calibrated",
     max_tokens: int = MAX_TOKENS,
     progress: Progress | None = None,
+    apart: bool = False,
 ) -> Chosen:
-    """Choose as `classify` does, and say how sure each choice is.
+    """Choose as `classify` does, and say how sure each choice is; `apart` as in `likelihoods`.
 
     Raises:
         ModelError: no labels, or two that read the same.
     """
-    found = likelihoods(model, base, instructions, labels, max_tokens=max_tokens, progress=progress)
+    found = likelihoods(
+        model, base, instructions, labels, max_tokens=max_tokens, progress=progress, apart=apart
+    )
     scores = _scores(model, base, found, labels, rule=rule, max_tokens=max_tokens)
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
@@ -156,10 +159,13 @@ def likelihoods(
     *,
     max_tokens: int = MAX_TOKENS,
     progress: Progress | None = None,
+    apart: bool = False,
 ) -> Likelihoods:
     """How likely every label is after every instruction.
 
     All labels follow one copy of the prompt in one pass: each sees the prompt and itself only.
+    With `apart` every instruction has a pass of its own, so that not even the rounding of its
+    scores, and with it which of two close labels wins, depends on the others.
 
     Raises:
         ModelError: no labels, or two that read the same.
@@ -172,7 +178,8 @@ def likelihoods(
     was_training = model.training
     model.eval()
     try:
-        for batch in _batches([len(ids) + len(tree.nodes) for ids in asked]):
+        lengths = [len(ids) + len(tree.nodes) for ids in asked]
+        for batch in _batches(lengths, 1 if apart else _BATCH_TOKENS):
             part = _score(model, [asked[i] for i in batch], tree)
             found.per_token[batch], found.among[batch] = part.per_token, part.among
             done += len(batch)
@@ -214,7 +221,7 @@ def losses(
     was_training = model.training
     model.eval()
     try:
-        for batch in _batches([example.tokens for example in examples]):
+        for batch in _batches([example.tokens for example in examples], _BATCH_TOKENS):
             values[batch] = prompts.loss(model, [examples[i] for i in batch]).double().cpu().numpy()
             done += len(batch)
             if progress is not None:
@@ -353,11 +360,11 @@ def _score(model: Any, asked: Sequence[tuple[int, ...]], tree: Labels) -> Likeli
     return Likelihoods(per_token, among)
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of similar length together, each batch at most `_BATCH_TOKENS` with padding."""
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Places of similar length together, each batch at most `most` tokens with padding, or one."""
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[place] > _BATCH_TOKENS:
+        if batch and (len(batch) + 1) * lengths[place] > most:
             yield batch
             batch = []
         batch.append(place)

@@ -49,6 +49,26 @@ def test_batching_changes_no_score(llama: Base, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(whole.among, single.among, atol=1e-5)
 
 
+def test_apart_every_instruction_has_a_pass_of_its_own(
+    llama: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[list[tuple[int, ...]]] = []
+    real = scoring._score
+    monkeypatch.setattr(
+        scoring,
+        "_score",
+        lambda model, asked, tree: passes.append(asked) or real(model, asked, tree),
+    )
+    whole = scoring.choose(llama.model, llama, ASKED, LABELS, rule="choice", apart=True)
+    assert sorted(len(ids) for (ids,) in passes) == sorted(
+        len(prompts.prompt(llama, text, max_tokens=400)) for text in ASKED
+    )
+    for place, text in enumerate(ASKED):  # to the last bit, whoever else is asked
+        alone = scoring.choose(llama.model, llama, [text], LABELS, rule="choice", apart=True)
+        assert alone.confidence[0] == whole.confidence[place]
+        assert alone.best[0] == whole.best[place]
+
+
 def test_calibration_subtracts_what_a_label_scores_after_nothing(llama: Base, stir: Any) -> None:
     model = trained(llama, stir)
     raw = scoring.likelihoods(model, llama, ASKED, LABELS).per_token
