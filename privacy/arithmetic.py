@@ -81,10 +81,11 @@ def measure(
     moved = resized = 0.0
     if widths:
         shortest, middle, longest = widths[0], widths[len(widths) // 2], widths[-1]
-        for width, some in ((shortest, (1, 2, 3)), (middle, (1, 2)), (longest, (1,))):
+        # Of two that are one width, the one that is looked at more.
+        for width, some in {longest: (1,), middle: (1, 2), shortest: (1, 2, 3)}.items():
             full = trainable.rows(width, limit=chunk_tokens)
             counts = {rows for rows in some if rows < full}
-            if width != middle:  # a third full pass would tell little and take long
+            if width in (shortest, longest):  # a third full pass would tell little and take long
                 counts.add(full)
             found = {rows: _first(model, make, loss, width, rows=rows) for rows in counts}
             resized = max(resized, *(_change(a, b) for a in found.values() for b in found.values()))

@@ -30,6 +30,20 @@ def test_a_machine_that_treats_rows_alike_passes() -> None:
     assert traces(model) == []
 
 
+@pytest.mark.parametrize(("longest", "tokens"), [(8, 200), (10, 200), (32, 20)])
+def test_a_run_of_few_widths_is_measured_too(longest: int, tokens: int) -> None:
+    """As where the longest label nearly fills a sequence: one width, or two."""
+
+    def loss(model: nn.Module, notes: Sequence[Note], width: int) -> Tensor:
+        full = len(notes) * width > tokens - width and width >= min(longest, tokens // 2)
+        return mean_loss(model, notes, width) * (1 + 1e-3 * full)
+
+    found = arithmetic.measure(
+        Adapted(), make=_make, loss=loss, longest=longest, chunk_tokens=tokens
+    )
+    assert 1e-4 < found.resized < 1e-2
+
+
 def test_rounding_by_rows_is_found_and_refused() -> None:
     def loss(model: nn.Module, notes: Sequence[Note], width: int) -> Tensor:
         return mean_loss(model, notes, width) * (1 + 1e-3 / len(notes))
