@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 Item: TypeAlias = "Example | Pack | Preference"
+
+_STIRRED: Final = 0.1  # of a trained B's entries, roughly
 
 # By model, then by what else decides which arithmetic is done: seconds of work, once a process.
 _measured: WeakKeyDictionary[Any, dict[tuple[Any, ...], Rounding]] = WeakKeyDictionary()
@@ -82,8 +85,13 @@ def train(
     def drawn(person: Sequence[Item], randomness: Csprng) -> Item:
         return draw(person, plan, randomness)
 
+    def looked_at(*, brief: bool) -> None:
+        examine(model, plan, chunk_tokens=chunk_tokens, people=len(people), labels=labels,
+                brief=brief)  # fmt: skip
+
+    looked_at(brief=False)
     adapter.write(model, start)
-    examine(model, plan, chunk_tokens=chunk_tokens, people=len(people), labels=labels)
+    looked_at(brief=True)
     trained = dpsgd.train(
         model,
         [person or None for person in people],
@@ -107,6 +115,7 @@ def train(
         on_step=on_step,
         crew=crew,
     )
+    looked_at(brief=True)  # what the steps made of the weights, too
     return Trained(adapter.change(model, start), trained.state)
 
 
@@ -187,10 +196,11 @@ def examine(
     chunk_tokens: int,
     people: int = 1,
     labels: Labels | None = None,
+    brief: bool = False,
 ) -> None:
     """Check, with made-up tokens only, that this machine keeps people apart to the last bits.
 
-    Takes seconds the first time for a model, and nothing afterwards.
+    Takes seconds the first time for a model, and nothing afterwards, unless `brief`.
 
     Args:
         model: the base model with the plan's adapter attached.
@@ -198,6 +208,8 @@ def examine(
         chunk_tokens: as for `train`.
         people: how many there are, if that is known yet.
         labels: from `labels_of`.
+        brief: look at the smallest passes only, and anew, with the adapter that is on the model;
+            else at all, with one as training might leave it, which is taken off again.
 
     Raises:
         UnsupportedModel: the model is of a kind that cannot be trained a person at a time, or the
@@ -205,8 +217,8 @@ def examine(
     """
     import torch
 
-    from model import preferences, prompts
-    from privacy import arithmetic
+    from model import adapter, preferences, prompts
+    from privacy import arithmetic, dpsgd
 
     def make(tokens: int, number: int) -> Item:
         if plan.training.objective == "preference":
@@ -219,17 +231,36 @@ def examine(
     table = plan.training
     key = (longest, chunk_tokens, plan.notes_per_person, torch.get_num_threads(), choices,
            table.label_smoothing, table.objective, table.beta)  # fmt: skip
+    measure = partial(
+        arithmetic.measure,
+        model,
+        make=make,
+        loss=_loss(plan, chunk_tokens, labels),
+        longest=longest,
+        chunk_tokens=chunk_tokens,
+        shortest=max(8, 2 + max(map(len, choices), default=0)),
+    )
     known = _measured.setdefault(model, {})
-    if key not in known:
-        known[key] = arithmetic.measure(
-            model,
-            make=make,
-            loss=_loss(plan, chunk_tokens, labels),
-            longest=longest,
-            chunk_tokens=chunk_tokens,
-            shortest=max(8, 2 + max(map(len, choices), default=0)),
-        )
-    arithmetic.check(known[key], people=people)
+    if brief:
+        floor = plan.clip_norm if plan.clipping == "flat" else dpsgd.FLOOR
+        found = measure(brief=True, floor=floor)
+    elif key in known:
+        found = known[key]
+    else:
+        # Where B is zero, as before the first round, its products round nothing.
+        kept = adapter.read(model)
+        adapter.write(model, {name: _stirred(array) for name, array in kept.items()})
+        try:
+            found = known[key] = measure()
+        finally:
+            adapter.write(model, kept)
+    arithmetic.check(found, people=people)
+
+
+def _stirred(array: Float32) -> Float32:
+    """An array as training might leave it; no chance is in it."""
+    waves = np.sin(np.arange(1, array.size + 1, dtype=np.float64)).reshape(array.shape)
+    return (array + _STIRRED * waves).astype(np.float32)
 
 
 def _loss(

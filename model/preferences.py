@@ -62,12 +62,16 @@ def encode(
 
 
 def made_up(model: Any, *, tokens: int, number: int) -> Preference:
-    """A preference of this length, at least 4, with no meaning; no record is used."""
+    """A preference of this length, at least 4, with no meaning; no record is used.
+
+    Its reference is how `model` takes it now, for far from that the gradient of the loss vanishes.
+    """
     half = tokens // 2
-    return Preference(
+    item = Preference(
         prompts.made_up(model, tokens=half, number=2 * number),
         prompts.made_up(model, tokens=tokens - half, number=2 * number + 1),
     )
+    return refer(model, item)
 
 
 def loss(

@@ -38,7 +38,7 @@ Loss = Callable[[nn.Module, Sequence[E], int], Tensor]
 # The share of `clip_norm` that is set aside for rounding: when one person is taken away, the passes
 # of the others change shape or order, and with them the last bits of the others' gradients.
 ALLOWANCE: Final = 1e-3
-_FLOOR: Final = 0.01  # γ of AUTO-S: what keeps small gradients smaller than large ones
+FLOOR: Final = 0.01  # γ of AUTO-S: what keeps small gradients smaller than large ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class _PersonOptimizer(DPOptimizer):
         ).norm(dim=0)
         finite = torch.isfinite(norms)
         bound = (1.0 - ALLOWANCE) * self.max_grad_norm
-        over = norms + _FLOOR if self.clipping == "auto" else norms.clamp(min=bound)
+        over = norms + FLOOR if self.clipping == "auto" else norms.clamp(min=bound)
         factors = torch.where(finite, bound / over, 0.0)
         spoilt = None if bool(finite.all()) else ~finite.view(-1, 1)
         for weight, grad in zip(self.params, grads, strict=True):

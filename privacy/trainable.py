@@ -26,6 +26,9 @@ _QUANTISED: Final = (
 )
 # More rows make no pass faster, and the fewer rows, the less can change when one row goes.
 MOST_ROWS: Final = 64
+# A product with fewer rows of tokens has a kernel of its own, which rounds otherwise; a lone short
+# note would be computed by it, and the same note beside another one not.
+LEAST_WIDTH: Final = 16
 
 
 def find(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -116,13 +119,14 @@ def width(size: int) -> int:
     """The length class of an example: `size`, rounded up by at most one token or an eighth.
 
     Classes are a sixteenth of the next power of two apart, so padding costs 3 to 4 % on average
-    and a step has few classes. They are fixed: no sample has a say in how long a pass is.
+    and a step has few classes. They are fixed: no sample has a say in how long a pass is. None is
+    under `LEAST_WIDTH`.
 
     >>> [width(n) for n in (1, 31, 33, 127, 129, 1000)]
-    [2, 32, 36, 128, 144, 1024]
+    [16, 32, 36, 128, 144, 1024]
     """
     step = max(2, (1 << max(0, size - 1).bit_length()) // 16)
-    return max(1, -(-size // step)) * step
+    return max(LEAST_WIDTH, -(-size // step) * step)
 
 
 def rows(width: int, *, limit: int) -> int:

@@ -25,7 +25,7 @@ NAMES = tuple(f"layer {number}" for number in range(2))
 
 
 def _plan(**changes: Any) -> Plan:
-    training_table = {"max_tokens": changes.pop("max_tokens", 60), "optimizer": "sgd"}
+    training_table = {"max_tokens": 60, "optimizer": "sgd"}
     values: dict[str, Any] = {
         "run": "triage", "model": "tiny", "model_digest": DIGEST, "adapter": {},
         "frozen_digest": DIGEST, "epsilon": 2.0, "delta": 1e-5, "noise_multiplier": 1e-9,
@@ -148,26 +148,52 @@ def test_the_plans_clipping_is_the_one_that_is_used(tiny: _Tiny) -> None:
 def test_the_machine_is_examined_once_and_before_any_person_is_touched(
     tiny: _Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[int] = []
-    measure = arithmetic.measure
+    calls: list[bool] = []
+    measure, start = arithmetic.measure, tiny.read(None)
 
-    def counted(*args: Any, **kwargs: Any) -> arithmetic.Rounding:
-        calls.append(1)
-        return measure(*args, **kwargs)
+    def counted(*args: Any, brief: bool = False, **kwargs: Any) -> arithmetic.Rounding:
+        now = tiny.read(None)
+        # With the adapter that training begins with, what is trained could add up to nothing.
+        assert brief or all(0.05 < np.abs(now[n] - start[n]).max() < 0.15 for n in NAMES)
+        calls.append(brief)
+        return measure(*args, brief=brief, **kwargs)
 
     monkeypatch.setattr(arithmetic, "measure", counted)
     plan = _plan()
     training.examine(tiny.model, plan, chunk_tokens=128)
+    assert all(np.array_equal(tiny.read(None)[n], start[n]) for n in NAMES)
     _change(tiny, [(_note(1, 12),)], plan, 128)
-    assert len(calls) == 1
+    assert calls == [False, True, True]  # briefly again, where the round begins and where it ends
     training.examine(tiny.model, plan, chunk_tokens=256)
-    assert len(calls) == 2
+    assert calls[3:] == [False]
+
+
+@pytest.mark.parametrize(("start", "rate"), [(1e8, 1e-3), (1.0, 1e7)])
+def test_weights_whose_rounding_mixes_people_are_refused_before_and_after_a_round(
+    tiny: _Tiny, monkeypatch: pytest.MonkeyPatch, start: float, rate: float
+) -> None:
+    """The adapter and the learning rate are the coordinator's, and may be meant to do that."""
+
+    def measure(*_: Any, **__: Any) -> arithmetic.Rounding:
+        large = max(float(weight.detach().abs().max()) for weight in tiny.weights.values())
+        return arithmetic.Rounding(moved=0.0, resized=1e-8 * large)
+
+    drawn: list[int] = []
+    draw = training.draw
+    monkeypatch.setattr(training, "draw", lambda *a: drawn.append(1) or draw(*a))
+    monkeypatch.setattr(arithmetic, "measure", measure)
+    table = {"max_tokens": 60, "optimizer": "adamw", "learning_rate": rate}
+    adapter = {name: (array * start).astype(np.float32) for name, array in tiny.read(None).items()}
+    with pytest.raises(UnsupportedModel, match="learning rate"):
+        training.train(tiny.model, [(_note(1, 12),)], adapter, _plan(training=table),
+                       chunk_tokens=128, state=None)  # fmt: skip
+    assert len(drawn) == (start == 1.0)
 
 
 def test_people_on_a_machine_that_mixes_them_are_not_touched(
     tiny: _Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = arithmetic.Rounding(moved=0.0, resized=1e-3, rows=64)
+    bad = arithmetic.Rounding(moved=0.0, resized=2e-3)
     monkeypatch.setattr(arithmetic, "measure", lambda *_, **__: bad)
     monkeypatch.setattr(training, "draw", None)
     with pytest.raises(UnsupportedModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,11 @@ def test_both_answers_fit_the_limit_and_share_the_prompt(llama: Base) -> None:
     made = preferences.made_up(llama.model, tokens=11, number=3)
     assert made.tokens == 11
     assert made.chosen != made.rejected
+
+
+def test_a_made_up_preference_is_where_the_loss_is_steep_however_long(llama: Base) -> None:
+    """Far from its reference its gradient would vanish, and a sound machine be refused for it."""
+    for tokens in (8, 60, 300):
+        items = [preferences.made_up(llama.model, tokens=tokens, number=n) for n in range(3)]
+        losses = preferences.loss(llama.model, items, beta=10.0)
+        torch.testing.assert_close(losses, torch.full((3,), math.log(2)), atol=1e-2, rtol=0)

@@ -41,8 +41,8 @@ MECHANISM = (
     Mutant(
         "automatic clipping without norm",
         _DPSGD,
-        'norms + _FLOOR if self.clipping == "auto"',
-        'torch.full_like(norms, _FLOOR) if self.clipping == "auto"',
+        'norms + FLOOR if self.clipping == "auto"',
+        'torch.full_like(norms, FLOOR) if self.clipping == "auto"',
         sensitivity("removing_a_person_moves_the_clipped_sum_by_at_most_c"),
     ),
     Mutant(
@@ -182,9 +182,16 @@ MECHANISM = (
     Mutant(
         "the machine's rounding is not looked at",
         "client/train.py",
-        "    arithmetic.check(known[key], people=people)\n",
+        "    arithmetic.check(found, people=people)\n",
         "",
         sensitivity("a_machine_that_rounds_people_together_trains_nobody"),
+    ),
+    Mutant(
+        "the file's order decides who is scrubbed together",
+        "client/people.py",
+        "_by_person(reading.records), person=",
+        "list(reading.records), person=",
+        named("client/test_people", "nobodys_notes_depend_on_whose_records_stand_beside_them"),
     ),
     Mutant(
         "gradients in half precision",

@@ -260,7 +260,7 @@ def test_removing_a_person_at_a_site_moves_the_sum_by_at_most_c(
 def test_a_machine_that_rounds_people_together_trains_nobody(
     attached: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = arithmetic.Rounding(moved=dpsgd.ALLOWANCE, resized=0.0, rows=1)
+    bad = arithmetic.Rounding(moved=dpsgd.ALLOWANCE, resized=0.0)
     monkeypatch.setattr(arithmetic, "measure", lambda *given, **more: bad)
     monkeypatch.setattr(site_training, "_measured", WeakKeyDictionary())
     with pytest.raises(dpsgd.UnsupportedModel, match="rounding"):

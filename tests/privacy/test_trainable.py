@@ -106,12 +106,13 @@ def test_adapters_that_are_more_than_linear_layers_are_refused(kind: Any, words:
 def test_a_length_class_holds_the_length_and_wastes_a_token_or_an_eighth_at_most() -> None:
     classes = [trainable.width(size) for size in range(1, 5000)]
     assert all(
-        size <= wide <= max(size + 1, size * 1.125) for size, wide in enumerate(classes, start=1)
+        size <= wide <= max(16, size + 1, size * 1.125)
+        for size, wide in enumerate(classes, start=1)
     )
     assert classes == sorted(classes)
     assert all(trainable.width(wide) == wide for wide in classes)
-    assert len({wide for wide in classes if wide <= 128}) == 16 + 8 + 8
-    assert trainable.width(0) == 2
+    assert len({wide for wide in classes if wide <= 128}) == 9 + 8 + 8
+    assert trainable.width(0) == min(classes) == 16
 
 
 def test_a_class_costs_little_padding_on_average() -> None:
@@ -132,7 +133,7 @@ def test_chunks_keep_everybody_once_and_within_the_limit(sizes: list[int], limit
 
 
 def test_nobody_is_one_empty_chunk() -> None:
-    assert trainable.chunks([], size=len, limit=20) == [trainable.Chunk((), 2)]
+    assert trainable.chunks([], size=len, limit=20) == [trainable.Chunk((), 16)]
 
 
 @settings(deadline=None, max_examples=200)
