@@ -172,6 +172,28 @@ def labels_of(plan: Plan, base: Base) -> Labels | None:
     return Labels.of(base, plan.task.labels) if plan.training.objective == "label" else None
 
 
+def check_room(plan: Plan, base: Base) -> None:
+    """Check that the plan's max_tokens holds the chat format and any answer that it teaches.
+
+    Raises:
+        ModelError: it does not; a label would be cut, and be no label.
+    """
+    from model import preferences, prompts
+    from model.errors import ModelError
+
+    most, labels = plan.training.max_tokens, labels_of(plan, base)
+    if plan.training.objective == "preference":
+        preferences.encode(base, "", "a", "b", max_tokens=most)
+    for text in labels.texts if labels else ("a",):
+        example = prompts.encode(base, "", text, max_tokens=most)
+        if labels and example.ids[example.prompt_tokens :] not in labels:
+            raise ModelError(
+                f"a label of the plan has no room in max_tokens = {most} beside the model's chat "
+                "format; ask the coordinator for a plan with more",
+                code="too-few-tokens",
+            )
+
+
 def draw(person: Sequence[Item], plan: Plan, randomness: Csprng) -> Item:
     """What one person brings into one step: up to the plan's number of their notes, at random.
 

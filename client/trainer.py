@@ -19,7 +19,7 @@ from client.folder import Folder
 from client.hands import Hands
 from client.lineage import Lineage
 from client.people import Report
-from client.train import Float32, examine, items, labels_of, schedule, train
+from client.train import Float32, check_room, examine, items, labels_of, schedule, train
 from configs.run import Plan
 from privacy.errors import UnsupportedModel
 
@@ -121,7 +121,12 @@ class Trainer:
         if adapter.frozen_digest(self._model) != plan.frozen_digest:
             return "plan-inconsistent"
         try:
-            # Before anything is charged: a machine that cannot train must not cost budget.
+            # Before anything is charged: what cannot be trained must not cost budget.
+            check_room(plan, base)
+        except ModelError as fault:
+            terminal.error("%s", fault)
+            return "plan-inconsistent"
+        try:
             if runtime.processes > 1:
                 self._hands = self._started(plan)
             else:

@@ -21,7 +21,7 @@ from client.cell import Cell
 from client.errors import ClientError
 from client.folder import Folder
 from client.trainer import Trainer
-from model import frozen
+from model import base, frozen
 from model.preferences import Preference
 from model.prompts import Example
 from tests.client.isolation import isolated
@@ -189,3 +189,27 @@ def test_processes_that_cannot_load_the_model_say_so_before_anything_is_charged(
     assert trainer.load(plan, digest) == "model-not-available"
     assert trainer._hands is None
     assert _children(os.getpid()) == []
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"max_tokens": 16},
+        {"max_tokens": 40, "objective": "preference"},
+        {"max_tokens": 70, "objective": "label"},
+    ],
+)
+def test_a_plan_without_room_for_an_answer_is_declined_before_anything_is_charged(
+    site: tuple[Any, Folder], table: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    made, folder = site
+    task = {"labels": ["yes", "certainly " * 5]}
+    enough, _ = _plan(made, training={**table, "max_tokens": 400}, task=task)
+    training.check_room(enough, base.load(_found(enough)))
+    plan, digest = _plan(made, training=table, task=task)
+    trainer = Trainer(folder)
+    try:
+        assert trainer.load(plan, digest) == "plan-inconsistent"
+    finally:
+        trainer.stop()
+    assert "max_tokens" in caplog.text
