@@ -72,8 +72,8 @@ def find(name: str, *, expect_digest: str | None = None) -> ModelFolder:
         )
     if expect_digest is not None and folder.digest != expect_digest:
         raise ModelError(
-            f"the model {folder.name} here has the digest {folder.digest} and the run asks for "
-            f"{expect_digest}; pull the version that the coordinator named",
+            f"the model {folder.name} here has the digest {folder.digest}, where "
+            f"{expect_digest} is asked for; pull that version",
             code="model-differs",
             exit_code=4,
         )

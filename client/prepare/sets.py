@@ -105,12 +105,13 @@ def checked(name: str) -> str:
 
 
 def holding(folder: Folder, data: Path) -> Prepared | None:
-    """The set that a records file belongs to, or None if it is a file of its own.
+    """The set that a records file belongs to, behind links too, or None if it is one of its own.
 
     Raises:
         ClientError: the file or the manifest was changed since it was prepared (exit code 4).
     """
-    if not (data.parent / _MANIFEST).exists() or data.parent.parent != root(folder):
+    data = data.resolve()
+    if not (data.parent / _MANIFEST).exists() or data.parent.parent != root(folder).resolve():
         return None
     found = _open(folder, data.parent)
     said = found.manifest["files"].get(data.name)
@@ -125,7 +126,8 @@ def holding(folder: Folder, data: Path) -> Prepared | None:
 
 def beside(folder: Folder, data: Path) -> tuple[Path, ...]:
     """The files that say what a records file is, where it belongs to a set."""
-    if data.parent.parent != root(folder):
+    data = data.resolve()
+    if data.parent.parent != root(folder).resolve():
         return ()
     return data.parent / _MANIFEST, data.parent / _PEOPLE
 

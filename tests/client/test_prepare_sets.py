@@ -62,6 +62,9 @@ def test_a_set_prepared_across_persons_is_not_trained_on(site: folders.Folder) -
     with pytest.raises(ClientError) as fault:
         people.read(_using(site, "prepared/one/train.jsonl"))
     assert (fault.value.code, fault.value.exit_code) == ("prepared-across", 3)
+    (site.path / "link.jsonl").symlink_to(site.path / "prepared/one/train.jsonl")
+    with pytest.raises(ClientError, match="prepared"):  # nor behind a link
+        people.read(_using(site, "link.jsonl"))
 
 
 @pytest.mark.parametrize("side", ["validation", "test"])
