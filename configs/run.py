@@ -65,6 +65,8 @@ Number = Annotated[
 ]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, le=1)]
+# Bounded, so that noise of its size is finite in float32.
+ClipNorm = Annotated[Number, Field(gt=0, le=1e6)]
 
 # flat: gradients over the clip norm are cut to it; auto: all are scaled towards it (AUTO-S).
 Clipping = Literal["flat", "auto"]
@@ -109,7 +111,7 @@ class PrivacyTable(Table):
 
     epsilon: Annotated[Positive, Field(le=10)] = 2.0
     delta: Annotated[Positive, Field(lt=0.001)] = 1e-5
-    clip_norm: Positive = 1.0
+    clip_norm: ClipNorm = 1.0
     clipping: Clipping = "flat"
     notes_per_person: NotesPerPerson = 1
     sample_rate: Share = 0.1
@@ -338,7 +340,7 @@ class Plan(_Trains):
     epsilon: Annotated[Positive, Field(le=10)]
     delta: Annotated[Positive, Field(lt=0.001)]
     noise_multiplier: Positive
-    clip_norm: Positive
+    clip_norm: ClipNorm
     clipping: Clipping = "flat"
     notes_per_person: NotesPerPerson = 1
     sample_rate: Share
