@@ -78,7 +78,7 @@ SETS = {
     ),
     "desks": Set(
         "banking77.jsonl", "banking77_test.jsonl", "category", False, 4, "label", 128,
-        0.1, 14, 4, 0.05, 10, 60, 0.01, 0.80,
+        0.1, 8, 4, 0.1, 10, 60, 0.01, 0.80,
     ),
     "medquad": Set(
         "medquad.jsonl", None, "response", False, 4, "response", 192,
