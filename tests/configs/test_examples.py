@@ -101,7 +101,7 @@ def test_a_ready_run_loads_and_keeps_within_the_site_example(path: Path) -> None
     run = load(path, Run)
     site = load(FOLDER / "site.example.toml", Site)
 
-    assert run.model.name.rpartition("/")[2].lower() == path.stem
+    assert run.model.name.rpartition("/")[2].lower() == path.stem.removesuffix("-labels")
     assert run.privacy.delta == site.budget.delta
     assert run.privacy.epsilon <= min(site.policy.run_epsilon, site.budget.epsilon)
     assert run.privacy.rounds * run.privacy.steps_per_round <= site.policy.max_steps
@@ -110,5 +110,5 @@ def test_a_ready_run_loads_and_keeps_within_the_site_example(path: Path) -> None
 def test_there_is_a_ready_run_for_each_named_model() -> None:
     assert {path.stem for path in READY} == {
         "deepseek-r1-distill-qwen-1.5b", "deepseek-r1-distill-qwen-7b", "qwen2.5-1.5b-instruct",
-        "llama-3.2-1b-instruct", "smollm2-135m-instruct",
+        "llama-3.2-1b-instruct", "smollm2-135m-instruct", "smollm2-135m-instruct-labels",
     }  # fmt: skip
