@@ -103,7 +103,7 @@ TREES: list[Callable[[merkle.Tree], object]] = [
     lambda tree: tree.node(1, 1),
     lambda tree: tree.inclusion(0, 3),
     lambda tree: tree.consistency(1, 3),
-    lambda tree: tree._range(1, 1),
+    lambda tree: merkle.range_hash(tree.node, 1, 1),
 ]
 
 
