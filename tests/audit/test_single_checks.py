@@ -24,6 +24,7 @@ from audit import (
     note,
     reading,
     rotation,
+    verify_log,
 )
 from audit.errors import AuditError, EventInvalid, LogDamaged, Malformed
 
@@ -179,3 +180,19 @@ def test_a_disclosure_is_three_texts(value: Any) -> None:
     text = base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
     with pytest.raises(Malformed):
         disclosures.parse(text)
+
+
+def test_an_entry_that_is_read_again_is_the_one_that_was_hashed(
+    ring: keys.KeyRing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where the file holds another sound entry by then."""
+    first, other = (access(ring, 0, "sha256:" + mark * 64) for mark in "01")
+    source = bundle.Source(tmp_path, ring.public())
+    held = bundle.Bundle(tmp_path, "run-1", source, {}, {}, "sha256:" + "0" * 64)
+    files = verify_log._Files(held, "logs/alpha", 1)
+    tree = merkle.Tree([merkle.leaf_hash(first)])
+    monkeypatch.setattr(files, "entries", lambda tile: [first])
+    assert files.event(0, tree).seq == 0
+    files._held = (0, [other])
+    with pytest.raises(LogDamaged, match="changed"):
+        files.event(0, tree)
