@@ -103,7 +103,16 @@ def test_no_other_distribution_owns_a_name_of_ours() -> None:
 
 
 _MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-_CALLS = {"torch.load", "yaml.load", "os.system", "os.popen", "eval", "exec", "np.load"}
+_CALLS = {
+    "torch.load",
+    "yaml.load",
+    "os.system",
+    "os.popen",
+    "eval",
+    "exec",
+    "np.load",
+    "numpy.load",
+}
 _FLAGS = {"trust_remote_code": True, "shell": True, "allow_pickle": True, "weights_only": False}
 
 
@@ -113,15 +122,18 @@ def _foreign_code(text: str) -> list[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
-            found += {*names, getattr(node, "module", None)} & _MODULES
+            module = getattr(node, "module", None)
+            found += {*names, module} & _MODULES
+            found += {f"{module}.{name}" for name in names} & _CALLS
         if isinstance(node, ast.Call):
             found += {ast.unparse(node.func)} & _CALLS
             for flag in node.keywords:
                 value = flag.value
-                safe = isinstance(value, ast.Constant) and value.value is not _FLAGS.get(
-                    flag.arg or ""
-                )
-                if flag.arg in _FLAGS and not safe:
+                if flag.arg not in _FLAGS:
+                    continue
+                # Only the one safe constant is: 1 is no True, and means it all the same.
+                if not (isinstance(value, ast.Constant) and value.value is not _FLAGS[flag.arg]
+                        and isinstance(value.value, bool)):  # fmt: skip
                     found.append(f"{flag.arg}={ast.unparse(value)}")
     return found
 
@@ -135,7 +147,8 @@ def test_nothing_that_could_run_foreign_code_is_written(path: Path) -> None:
     "text",
     ["import pickle", "from dill import loads", "torch.load(f)", "eval('1')", "exec(x)",
      "load(a, trust_remote_code=True)", "run(a, shell=flag)", "np.load(f)",
-     "load(f, allow_pickle=True)", "f(weights_only=False)", "os.system('x')"],
+     "load(f, allow_pickle=True)", "f(weights_only=False)", "os.system('x')", "run(a, shell=1)",
+     "f(weights_only=0)", "f(weights_only=None)", "from os import system", "numpy.load(f)"],
 )  # fmt: skip
 def test_the_search_for_foreign_code_finds_it(text: str) -> None:
     assert _foreign_code(text)
