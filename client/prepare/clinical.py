@@ -66,7 +66,9 @@ def fhir(trees: Iterable[Any], table: ClinicalTable, person_column: str) -> Iter
             if form_fhir.looks_like(resource):
                 url = str(entry.get("fullUrl", ""))
                 name = f"{resource['resourceType']}/{resource.get('id') or url.rpartition(':')[2]}"
-                urls[url], named[name] = name, resource
+                named[name] = resource
+                if url:  # else a reference to nothing would be one to this
+                    urls[url] = name
     known: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for name, resource in named.items():
         if name.startswith("Patient/"):

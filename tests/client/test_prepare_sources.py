@@ -171,6 +171,19 @@ def test_references_of_a_bundle_are_followed_in_each_way_that_they_are_written(
     ]
 
 
+def test_a_reference_to_nothing_is_not_one_to_the_last_resource(tmp_path: Path) -> None:
+    path = tmp_path / "bundle.json"
+    report = {"resourceType": "DiagnosticReport", "code": {"text": "x-ray"}, "conclusion": "fine",
+              "subject": {"reference": ""}}  # fmt: skip
+    patient = {"resourceType": "Patient", "id": "a7", "name": [{"family": "Zebulon"}]}
+    path.write_text(json.dumps({"resourceType": "Bundle", "entry": [
+        {"resource": report}, {"resource": patient},
+    ]}))  # fmt: skip
+    (found,) = _read(path, tmp_path).reading.records
+    assert found.person != "a7"
+    assert ("name", "Zebulon") not in found.columns
+
+
 def test_a_resource_of_a_bulk_export_ends_at_its_newline(tmp_path: Path) -> None:
     path = tmp_path / "reports.ndjson"
     report = {"resourceType": "DiagnosticReport", "code": {"text": "one\u2028two\x85three"},
