@@ -241,6 +241,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error:
+                if reader.line_num > line:  # over other persons' rows: whose is what, nobody knows
+                    sentence = f"has a quotation mark in line {line} without its end; close it"
+                    raise _error(path, "bad-quotes", sentence) from None
                 yield Row(line, None, "bad-row")
                 continue
             if header is None:
@@ -376,17 +379,13 @@ def _check_columns(
         if columns and all(fault.code == "unknown-columns" for fault in faults):
             sentence = f"has columns {_listed(columns)}; wanted are {_WANTED}"
             raise _error(path, "unknown-columns", sentence)
-        code = faults[0].code if faults else "empty"
-        line = faults[0].line if faults else 1
-        sentence = f"has no usable record; the first fault is {code} at line {line}"
-        raise _error(path, "not-utf-8" if code == "not-utf-8" else "no-records", sentence)
+        first = faults[0] if faults else Fault(1, "empty")
+        sentence = f"has no usable record; the first fault is {first.code} at line {first.line}"
+        raise _error(path, "not-utf-8" if first.code == "not-utf-8" else "no-records", sentence)
     # A site that named its column meant it: without it every row would pass for a person.
     if person_column != DEFAULT_PERSON_COLUMN and person_column not in columns:
-        raise _error(
-            path,
-            "no-person-column",
-            f"has no person column {person_column!r}; it has {_listed(columns)}",
-        )
+        sentence = f"has no person column {person_column!r}; it has {_listed(columns)}"
+        raise _error(path, "no-person-column", sentence)
 
 
 def _listed(columns: Iterable[str]) -> str:

@@ -117,7 +117,7 @@ def _text(path: Path, label: Path, recipe: Recipe, column: str, kind: str) -> tu
     if kind == "chat" and path.suffix.lower() == ".csv":
         return _gather(chats.pairs(_cells(path), recipe.chat, column), label, column), "chat"
     if kind == "auto" and path.suffix.lower() == ".csv":
-        first = next(iter(_cells(path)), None)
+        first = next(iter(_cells(path, strict=False)), None)  # of any delimiter
         if first is not None and chats.is_chat(first.value):
             return _gather(chats.pairs(_cells(path), recipe.chat, column), label, column), "chat"
     rows = records.parse(path)
@@ -159,17 +159,26 @@ def _resources(path: Path) -> Iterator[Any]:
                 yield None
 
 
-def _cells(path: Path) -> Iterator[Row]:
+def _cells(path: Path, *, strict: bool = True) -> Iterator[Row]:
     import csv
 
     with path.open("r", encoding="utf-8-sig", errors="strict", newline="") as file:
+        reader = csv.DictReader(file, strict=strict)
         try:
-            for row in (reader := csv.DictReader(file)):
+            for row in reader:
                 broken = None in row or None in row.values()
                 yield Row(reader.line_num, None if broken else row, "bad-row" if broken else None)
-        except (UnicodeDecodeError, csv.Error):
+        except UnicodeDecodeError:
             raise ClientError(
                 f"{path} cannot be read as CSV in UTF-8; name its --encoding", code="not-utf-8"
+            ) from None
+        except csv.Error:
+            # Past a quotation mark that is not closed, one person's row would hold another's.
+            raise ClientError(
+                f"{path} cannot be read as CSV: the row that ends in line "
+                f"{reader.reader.line_num} has a quotation mark that is not closed or not doubled; "
+                "mend it there",
+                code="bad-quotes",
             ) from None
 
 

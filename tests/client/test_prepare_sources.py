@@ -142,6 +142,19 @@ def test_turns_in_rows_of_a_table_are_put_together_by_their_conversation(tmp_pat
     ]  # fmt: skip
 
 
+def test_a_quotation_over_other_persons_turns_refuses_the_table(tmp_path: Path) -> None:
+    """Read leniently, the first person's turn would hold the other persons' turns."""
+    path = tmp_path / "chat.csv"
+    path.write_text(
+        'conversation_id,unit_id,speaker,text\n1,p1,patient,it hurts\n1,p1,doctor,"where\n'
+        '2,p2,patient,a cough\n3,p3,patient,"a rash"\n3,p3,doctor,oh\n'
+    )
+    with pytest.raises(ClientError, match="line 5") as caught:
+        _read(path, tmp_path)
+    assert caught.value.code == "bad-quotes"
+    assert "rash" not in str(caught.value)
+
+
 def test_references_of_a_bundle_are_followed_in_each_way_that_they_are_written(
     tmp_path: Path,
 ) -> None:

@@ -170,6 +170,18 @@ def test_csv_faults_are_told_apart(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("rest", [b"p2,q,a\n", b'p2,q,a\np3,"q",a\n', b'p2,"q\n'])
+def test_a_quotation_over_other_persons_rows_refuses_the_file(tmp_path, rest):
+    path = tmp_path / "r.csv"
+    path.write_bytes(
+        b'unit_id,instruction,response\np0,q,a\np1,"' + SECRET.encode() + b",a\n" + rest
+    )
+    with pytest.raises(ClientError, match="quotation mark in line 3") as caught:
+        records.read(path)
+    assert caught.value.code == "bad-quotes"
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code"),
     [
