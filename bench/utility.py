@@ -74,7 +74,7 @@ class Set:
 SETS = {
     "multidogo": Set(
         "multidogo.jsonl", "multidogo_test.jsonl", "response", True, 2, "label", 128,
-        0.2, 5, 4, 0.03, 12, 40, 0.01, 0.70,
+        0.2, 5, 4, 0.06, 10, 40, 0.01, 0.70,
     ),
     "desks": Set(
         "banking77.jsonl", "banking77_test.jsonl", "category", False, 4, "label", 128,
