@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -191,11 +192,12 @@ class Tasks:
             raise ClientError("the plan's model is not on this machine", code="model-missing")
         self._state_trainer(plan, log)
         withdrawals.check(folder)
+        state_file = folder.run(plan.run) / "optimizer.safetensors"
+        state = _read_state(state_file, border.shapes_of(folder, plan))
         head = self._charge(plan, digest, header, log)
         records = self._trainer.open()
         if records is not None:
             statements.opened(folder, log, records, run=plan.run)
-        state_file = folder.run(plan.run) / "optimizer.safetensors"
         progress = folder.run(plan.run) / "progress.json"
 
         def on_step(done: int, total: int) -> None:
@@ -207,7 +209,7 @@ class Tasks:
 
         # By the round's number: a site that joined late, or failed once, is no steps behind.
         before = header.round * plan.steps_per_round
-        trained = self._trainer.train(start, _read_state(state_file), on_step, before=before)
+        trained = self._trainer.train(start, state, on_step, before=before)
         cleared = clear(
             trained.delta,
             shapes=border.shapes_of(folder, plan),
@@ -281,5 +283,22 @@ def _check_start(plan: Plan, arrays: Arrays) -> None:
         ) from None
 
 
-def _read_state(path: Path) -> Arrays | None:
-    return load_arrays(path.read_bytes()) if path.exists() else None
+def _read_state(path: Path, wanted: Mapping[str, tuple[int, int]]) -> Arrays | None:
+    """The optimiser's state after the last round, judged before the next one costs anything.
+
+    Raises:
+        ClientError: it is broken, or of arrays of other shapes than are trained now.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = load_arrays(path.read_bytes())
+    except (SafetensorError, ValueError):
+        state = None
+    if state is None or not {a.shape for a in state.values() if a.ndim} <= set(wanted.values()):
+        raise ClientError(
+            f"{path} is broken, or of another runtime.columns than site.toml has now: set that "
+            "back, or leave the run; nothing was charged for this round",
+            code="state-differs",
+        )
+    return state

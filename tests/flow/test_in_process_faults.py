@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from privacy.wire import Message, Update, unpack
 from server import rounds
@@ -112,6 +114,27 @@ def test_a_site_that_is_gone_when_its_round_is_resumed_does_not_spoil_the_eviden
     made.train(run, resume=True)
     found = made.verify(made.release(run))
     assert found.ok, list(found.lines())
+
+
+@pytest.mark.parametrize("state", [b"", b"\0" * 64, {"v.exp_avg": np.zeros((32, 1), np.float32)}])
+def test_an_optimizer_state_that_does_not_fit_fails_its_round_before_it_costs_one(
+    world: Make, monkeypatch: pytest.MonkeyPatch, state: Any
+) -> None:
+    """As after a change of runtime.columns in the middle of a run."""
+    monkeypatch.setattr(rounds, "_GRACE_SECONDS", 60.0)
+    made = world()
+    data = state if isinstance(state, bytes) else save(state)
+    path = made.sites["clinic-b"].run("triage") / "optimizer.safetensors"
+
+    def spoil() -> None:
+        assert path.exists()
+        path.write_bytes(data)
+
+    made.wire.before = once(spoil, of_round(1, "clinic-b"))
+    made.train(made.federation.run_file())
+    assert made.wire.failures("clinic-b") == ["failed"]
+    assert made.sites["clinic-b"].ledger().begun("triage") == {0}
+    assert made.sites["clinic-a"].ledger().begun("triage") == {0, 1}
 
 
 # -- full disks -----------------------------------------------------------------------------------
