@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -142,7 +143,17 @@ def _app(given: Sequence[str]) -> click.Command:
             for guest, place in _GUESTS.get(name, {}).items():
                 group.command(guest)(importlib.import_module(place).command)
         app.add_typer(group, name=name, help=text, no_args_is_help=True)
-    return typer.main.get_command(app)
+    return _flowing(typer.main.get_command(app))
+
+
+def _flowing(command: click.Command) -> click.Command:
+    """Let each paragraph of the help fill the terminal's lines; Typer would keep ours."""
+    if command.help:
+        paragraphs = inspect.cleandoc(command.help).split("\n\n")
+        command.help = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+    for inner in getattr(command, "commands", {}).values():
+        _flowing(inner)
+    return command
 
 
 def _chosen(given: Sequence[str]) -> str:

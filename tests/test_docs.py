@@ -111,6 +111,14 @@ def test_the_check_of_commands_can_fail(wrong: str) -> None:
         _check(wrong.split())
 
 
+@pytest.mark.parametrize("name", [*privity._GROUPS, *privity._COMMANDS])
+def test_no_paragraph_of_a_help_text_ends_a_line_where_its_source_does(name: str) -> None:
+    seen = [privity._app((name,)).commands[name]]  # type: ignore[attr-defined]
+    for command in seen:
+        seen.extend(getattr(command, "commands", {}).values())
+        assert "\n" not in (command.help or "").replace("\n\n", "")
+
+
 def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = {
