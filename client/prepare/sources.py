@@ -162,8 +162,9 @@ def _resources(path: Path) -> Iterator[Any]:
 def _cells(path: Path, *, strict: bool = True) -> Iterator[Row]:
     import csv
 
+    delimiter = max(",;\t", key=_head(path).decode("utf-8", "replace").partition("\n")[0].count)
     with path.open("r", encoding="utf-8-sig", errors="strict", newline="") as file:
-        reader = csv.DictReader(file, strict=strict)
+        reader = csv.DictReader(file, delimiter=delimiter, strict=strict)
         try:
             for row in reader:
                 broken = None in row or None in row.values()

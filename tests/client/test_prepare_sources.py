@@ -131,12 +131,16 @@ def test_turns_become_pairs_and_an_unknown_speaker_is_a_fault(tmp_path: Path) ->
     assert more.reading.records[1].instruction == "hello\nmy card\n\nwhich one\n\nthe blue one"
 
 
-def test_turns_in_rows_of_a_table_are_put_together_by_their_conversation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_turns_in_rows_of_a_table_are_put_together_by_their_conversation(
+    tmp_path: Path, delimiter: str
+) -> None:
     path = tmp_path / "chat.csv"
-    path.write_text(
-        "conversation_id,unit_id,speaker,text\n1,p1,patient,it hurts\n2,p2,patient,a cough\n"
+    rows = (
+        '"conversation_id",unit_id,speaker,text\n1,p1,patient,it hurts\n2,p2,patient,a cough\n'
         "1,p1,doctor,where\n2,p2,doctor,since when\n"
     )
+    path.write_text("\ufeff" + rows.replace(",", delimiter))
     assert _triples(_read(path, tmp_path)) == [
         ("p1", "it hurts", "where"), ("p2", "a cough", "since when"),
     ]  # fmt: skip
