@@ -254,7 +254,7 @@ def _whole(
 
 
 def _csv(text: str, scrub: Scrub, held: Callable[[Held], None]) -> Iterator[str]:
-    kind = form_csv.table(text.partition("\n")[0].rstrip("\r"))
+    kind = form_csv.table(re.split(r"[\r\n]", text, maxsplit=1)[0])
     if kind.header is not None:
         yield kind.write(kind.header).rstrip("\n")
     rows = form_csv.rows(iter(io.StringIO(text, newline="")), kind)

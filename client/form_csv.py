@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from client import columns, forms
+from client.errors import ClientError
 from client.forms import TEXT, Cell, Form, FormError
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -49,7 +50,10 @@ def table(first: str, *, said: Mapping[str, str] | None = None, owner: str | Non
         owner: the column that says whose row it is, if the institution states one.
     """
     delimiter = max(_DELIMITERS, key=lambda d: (first.count(d), -_DELIMITERS.index(d)))
-    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    except csv.Error:  # longer than a cell may be
+        names = [first]
     found = [columns.role(name, said) for name in names]
     unlike = any(len(name) > 60 or re.search(r"\d{5,}|@", name) for name in names)
     mine = owner if owner in names else columns.owner(names)
@@ -64,16 +68,26 @@ def _worded(names: Sequence[str]) -> bool:
 
 
 def rows(lines: Iterator[str], kind: Table) -> Iterator[list[str] | FormError]:
-    """Yield the rows after the header; a row that can't be read is an error in its place."""
+    """Yield the rows after the header; a row that can't be read is an error in its place.
+
+    Raises:
+        ClientError: a quotation mark is never closed, so that nobody knows where rows end.
+    """
     reader = csv.reader(lines, delimiter=kind.delimiter, strict=True)
     if kind.header is not None:
         next(reader, None)
     while True:
+        line = reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error:
+            if reader.line_num > line:
+                raise ClientError(
+                    f"line {line} has a quotation mark without its end; close it or double it",
+                    code="bad-quotes",
+                ) from None
             yield FormError("bad-row")
             continue
         if not any(cell.strip() for cell in cells):

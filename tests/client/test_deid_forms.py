@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client import deid
+from client import deid, form_csv
 from client.deid import Format, Held
 from client.errors import ClientError
 from tests.client.reader import Reader
@@ -45,6 +45,29 @@ def test_a_table_stays_a_table_and_a_bad_row_is_named(tmp_path: Path) -> None:
     assert cells[1][2].split()[0] == cells[1][1].split(",")[0]
     assert [(one.number, one.code) for one in held] == [(2, "bad-row"), (3, "residual")]
     assert "Lopez" not in out
+
+
+def test_a_table_whose_quotation_never_ends_is_refused(tmp_path: Path) -> None:
+    """Else three persons' rows are lost and one bad row is named."""
+    rows = 'mrn,name,note\nA-1,Roe,ok\nA-2,"Poe said,ok\nA-3,Roe,ok\nA-4,"Moe",ok\n'
+    with pytest.raises(ClientError, match="line 3 has a quotation mark") as caught:
+        run(file(tmp_path, "a.csv", rows))
+    assert caught.value.code == "bad-quotes"
+
+
+def test_line_ends_of_old_spreadsheets_divide_rows(tmp_path: Path) -> None:
+    out, held = run(file(tmp_path, "a.csv", "mrn,name,note\rA-1,Lopez,Lopez well\rA-2,Roe,ok\r"))
+    assert len(list(csv.reader(io.StringIO(out)))) == 3
+    assert "Lopez" not in out
+    assert held == []
+
+
+def test_a_text_of_one_long_line_is_no_table(tmp_path: Path) -> None:
+    long = "well, " * 30_000
+    assert form_csv.table(long).header is None
+    out, held = run(file(tmp_path, "a.jsonl", json.dumps({"text": f"{long}\nok"}) + "\n"))
+    assert json.loads(out)["text"] == f"{long}\nok"
+    assert held == []
 
 
 @pytest.mark.parametrize("name", ["a.hl7", "a.dat"])
