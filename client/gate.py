@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from audit.digests import arrays_digest
 from audit.errors import AuditError
-from client import border, decisions, identity
+from client import border, decisions, identity, moments
 from client.errors import ClientError
 from client.folder import Folder
 from client.refusals import Refusals
@@ -33,8 +32,6 @@ log = logging.getLogger("privity.gate")
 
 _CODES = {word: number for number, word in FAILURES.items()}
 _OBJECTS_DEADLINE_SECONDS = 60.0
-_FIRST_MOMENT_S = 1 / 64
-_MOMENTS_AN_OCTAVE = 8
 
 
 class GatedNodeState(InMemoryNodeState):
@@ -206,23 +203,11 @@ class GatedNodeState(InMemoryNodeState):
         """Hold the answer back to the next of few moments: when it leaves could carry a message."""
         began = self._taken.get(request.metadata.message_id)
         if began is not None:
-            elapsed = time.monotonic() - began
-            time.sleep(max(0.0, moment(elapsed) - elapsed))
+            moments.wait(began)
 
     def _discard(self, message: FlowerMessage) -> None:
         self._store.delete(message.metadata.message_id)
         self.delete_messages(message_ids=[message.metadata.message_id])
-
-
-def moment(elapsed_s: float) -> float:
-    """The next of the moments at which answers leave: each an eighth of an octave after the last.
-
-    Guarantees: not before `elapsed_s` and less than a tenth later, or the first moment; at most
-        256 different ones within two days, so that the time of an answer says less than a byte.
-    """
-    steps = math.ceil(_MOMENTS_AN_OCTAVE * math.log2(max(elapsed_s, _FIRST_MOMENT_S) /
-                                                     _FIRST_MOMENT_S))  # fmt: skip
-    return float(_FIRST_MOMENT_S * 2.0 ** (steps / _MOMENTS_AN_OCTAVE))
 
 
 def state_verdict(folder: Folder, verdict: str, code: str, wire: Message | None) -> bool:

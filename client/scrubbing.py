@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -226,7 +227,8 @@ def load(folder: Folder) -> SiteScrubber:
     digest = str(engine.digest)
     if parts:
         packed = json.dumps([digest, parts], separators=(",", ":")).encode()
-        digest = f"sha256:{hashlib.sha256(packed).hexdigest()}"
+        # Lists hold words of records: whoever sees the log must not test guesses by the digest.
+        digest = f"sha256:{hmac.new(secret, packed, hashlib.sha256).hexdigest()}"
     return SiteScrubber(
         engine,
         surrogates=Surrogates(secret),

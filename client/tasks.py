@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from audit import canonical
 from audit.digests import arrays_digest
 from audit.errors import StaleRequest
 from audit.log import Log
-from client import border, decisions, evidence, statements, withdrawals
+from client import border, decisions, evidence, moments, statements, withdrawals
 from client.border import spec
 from client.cell import Cell
 from client.errors import ClientError
@@ -195,8 +196,10 @@ class Tasks:
         state_file = folder.run(plan.run) / "optimizer.safetensors"
         state = _read_state(state_file, border.shapes_of(folder, plan))
         head = self._charge(plan, digest, header, log)
+        began = time.monotonic()
         records = self._trainer.open()
         if records is not None:
+            moments.wait(began)  # what is logged next has its time, which leaves with it
             statements.opened(folder, log, records, run=plan.run)
         progress = folder.run(plan.run) / "progress.json"
 
@@ -215,6 +218,7 @@ class Tasks:
             shapes=border.shapes_of(folder, plan),
             max_norm=folder.settings.policy.max_update_norm,
         )
+        moments.wait(began)
         receipt = statements.trained(
             folder, log, plan, digest=digest, number=header.round, head=head,
             start=header.input_digest, update=arrays_digest(cleared.arrays),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from client import columns, people, quasi, records, review, review_lists, scrubbing
+from client import columns, folder, people, quasi, records, review, review_lists, scrubbing
 from client.errors import ClientError
 from client.records import Record
 from client.scrubbing import Further, SiteScrubber
@@ -172,6 +172,22 @@ def test_a_sites_lists_take_what_was_missed_and_leave_what_was_not_a_name(
     path.write_text("- x")
     with pytest.raises(ClientError, match="lists"):
         scrubbing.read_allowed(path)
+
+
+def test_the_digest_of_a_scrubber_with_lists_says_nothing_to_who_lacks_the_sites_secret(
+    federation: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever has the log could try names until the digest fits."""
+    monkeypatch.setattr("privacy.scrub.Scrubber.load", lambda **given: Reader())
+    found = []
+    for made in federation(["clinic-a", "clinic-b"]).sites.values():
+        (made.path / "lists.yaml").write_text("recognizers: []\nallow_list: [Zebulon]\n")
+        text = (made.path / "site.toml").read_text()
+        (made.path / "site.toml").write_text(text + '\n[scrub]\nlists = "lists.yaml"\n')
+        site = folder.open_folder(made.path)
+        found.append(scrubbing.load(site).digest)
+        assert scrubbing.load(site).digest == found[-1]
+    assert found[0] != found[1]
 
 
 def _one(tool: SiteScrubber, text: str, known: dict[str, str] | None = None) -> Any:

@@ -60,6 +60,33 @@ def test_epsilon_in_ledger_log_plan_and_verdict_is_the_pld_of_the_plan(world: Ma
     assert expected <= 2.0
 
 
+def test_what_depends_on_records_is_logged_at_few_moments(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry's time leaves with it, and would say how long reading and training took."""
+    from audit.log import Log
+    from client import moments
+
+    made = world("clinic-a")
+    seen: list[str] = []
+    append, wait = Log.append, moments.wait
+
+    def appended(log: Any, kind: str, *given: Any, **more: Any) -> Any:
+        seen.append(kind)
+        return append(log, kind, *given, **more)
+
+    def waited(began: float) -> None:
+        wait(began)
+        seen.append("moment")
+
+    monkeypatch.setattr(Log, "append", appended)
+    monkeypatch.setattr(moments, "wait", waited)
+    made.train(made.federation.run_file())
+    for kind, times in (("pii-scrub", 1), ("dp-training", 2)):
+        before = [seen[at - 1] for at, one in enumerate(seen) if one == kind]
+        assert before == ["moment"] * times
+
+
 def test_two_runs_of_one_cohort_add_up(world: Make) -> None:
     made = world()
     first = made.federation.run_file(epsilon=0.5)

@@ -13,7 +13,7 @@ from flwr.app import Message as FlowerMessage
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supernode import start_client_internal as loop
 
-from client import gate, runner
+from client import gate, moments, runner
 from privacy import flower
 from privacy.wire import FAILURES
 from tests.hostile import parts
@@ -188,21 +188,22 @@ class _Clock:
 def test_answers_leave_at_few_moments_only(siege: Siege, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock()
     monkeypatch.setattr(gate, "time", clock)
+    monkeypatch.setattr(moments, "time", clock)
     for elapsed in (0.0, 0.05, 0.09, 77.0):
         state, _, reply = _held(siege)
         began = clock.now
         clock.sleep(elapsed)
         _push(state, reply)
         assert len(state.get_messages_legacy(is_reply=True)) == 1
-        assert clock.now - began == pytest.approx(gate.moment(elapsed), abs=1e-9)
+        assert clock.now - began == pytest.approx(moments.moment(elapsed), abs=1e-9)
         state.delete_messages(message_ids=list(state.msg_store))
 
 
 def test_a_moment_says_less_than_a_byte_within_two_days() -> None:
     two_days = 172_800.0
     asked = np.geomspace(1e-4, two_days / 1.1, 100_000)
-    moments = [gate.moment(float(elapsed)) for elapsed in asked]
-    assert len(set(moments)) <= 256
-    assert math.log2(len(set(moments))) < 8
-    for elapsed, moment in zip(asked, moments, strict=True):
+    found = [moments.moment(float(elapsed)) for elapsed in asked]
+    assert len(set(found)) <= 256
+    assert math.log2(len(set(found))) < 8
+    for elapsed, moment in zip(asked, found, strict=True):
         assert elapsed <= moment <= max(1.1 * elapsed, 1 / 64)
