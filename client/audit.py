@@ -8,6 +8,7 @@ nothing. Each finished part is kept in the institution's folder and is not repea
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -123,9 +124,12 @@ def run(
 
     attacked = partial(_attacked, shared, effort=effort, progress=progress)
     extent = {"effort": asdict(effort), "records": "own" if own_records else "made-up"}
+    inputs = extent | {"machine": _machine(folder)}
+    if own_records:
+        inputs |= {"people": _people_digest(folder)}
     mechanism = part("mechanism", {"draws": draws or 0}, lambda: _mechanism(plan, draws, progress))
-    twin = part("twin", extent, lambda: attacked("twin", plan.noise_multiplier))
-    control = part("control", extent, lambda: attacked("control", CONTROL))
+    twin = part("twin", inputs, lambda: attacked("twin", plan.noise_multiplier))
+    control = part("control", inputs, lambda: attacked("control", CONTROL))
     rows = [Mechanism(plan.noise_multiplier, plan.sample_rate, plan.steps)]
     document: dict[str, Any] = {
         "format": _FORMAT,
@@ -209,6 +213,23 @@ def _mechanism(plan: Plan, draws: int | None, progress: Progress) -> dict[str, A
         on_step=lambda done, total: progress("mechanism", done, total),
     )
     return asdict(found)
+
+
+def _machine(folder: Folder) -> dict[str, Any]:
+    """What of the settings decides which arithmetic is attacked."""
+    runtime = folder.settings.runtime
+    return {name: getattr(runtime, name) for name in ("precision", "threads", "chunk_tokens")}
+
+
+def _people_digest(folder: Folder) -> str:
+    """Changes with the records, with how they are scrubbed, and with each withdrawal."""
+    from client import withdrawals
+
+    lists = folder.settings.scrub.lists
+    paths = [folder.data, *([folder.path / lists] if lists else [])]
+    seen = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
+    settings = folder.settings.model_dump_json(include={"data", "scrub", "columns"})
+    return hashlib.sha256(repr((seen, settings, withdrawals.stamp(folder))).encode()).hexdigest()
 
 
 class _Shared:

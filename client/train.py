@@ -178,10 +178,12 @@ def check_room(plan: Plan, base: Base) -> None:
     Raises:
         ModelError: it does not; a label would be cut, and be no label.
     """
-    from model import preferences, prompts
+    from model import preferences, prompts, thoughts
     from model.errors import ModelError
 
     most, labels = plan.training.max_tokens, labels_of(plan, base)
+    if plan.training.thoughts == "learn":
+        thoughts.encode(base, "", "<think>a</think>a", max_tokens=most, learn=True)
     if plan.training.objective == "preference":
         preferences.encode(base, "", "a", "b", max_tokens=most)
     for text in labels.texts if labels else ("a",):

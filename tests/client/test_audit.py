@@ -15,6 +15,7 @@ import pytest
 
 import privity
 from client import audit, canaries, estimate, roc, twin, verdicts
+from client import folder as folders
 from client.audit import CONTROL, Effort
 from client.errors import ClientError
 from configs.load import load
@@ -239,6 +240,26 @@ def test_made_up_people_leave_the_records_unread_and_own_ones_leave_the_log_alon
         folder.settings.budget.cohort, delta=plan.delta, cap=folder.settings.budget.epsilon
     )
     assert balance.spent == balance.reserved == 0.0
+
+
+def test_a_part_is_done_again_where_the_machine_or_the_own_records_changed(
+    site: Any, plan: Plan, observed: list[float], plain_scrub: None
+) -> None:
+    folder = site.sites["clinic-a"]
+
+    def runs() -> int:
+        audit.run(folder, plan, effort=SMALL, draws=1000, own_records=True)
+        return len(observed)
+
+    assert (runs(), runs()) == (2, 2)
+    lines = folder.data.read_text().splitlines()
+    folder.data.write_text("\n".join(lines[:-1]) + "\n")
+    assert (runs(), runs()) == (4, 4)
+    toml = folder.path / "site.toml"
+    toml.write_text(re.sub(r"(?m)^chunk_tokens = \d+", "chunk_tokens = 512", toml.read_text()))
+    folder = folders.open_folder(folder.path)
+    assert folder.settings.runtime.chunk_tokens == 512
+    assert (runs(), runs()) == (6, 6)
 
 
 def test_the_whole_command_runs_a_real_twin_and_says_blind_where_it_sees_nothing(
