@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from configs import files
-from server import store
+from server import pki, store
 from server.errors import ServerError
 from server.store import Enrolled, Folder
 
@@ -21,6 +21,12 @@ def enroll(folder: Folder, site_file: Path) -> tuple[Enrolled, Path]:
         ServerError: the file is not one, or the name is taken by other keys or was revoked.
     """
     site = store.read_enrolment(site_file)
+    key = pki.node_key(site.node_key)
+    if key is None:
+        raise ServerError(
+            f"the node key in {site_file} is damaged; ask the site for its enroll.json again",
+            code="bad-enrolment",
+        )
     place = folder.path / "enrolled" / f"{site.name}.json"
     if (folder.path / "revoked" / f"{site.name}.json").exists():
         raise ServerError(
@@ -35,12 +41,13 @@ def enroll(folder: Folder, site_file: Path) -> tuple[Enrolled, Path]:
             exit_code=3,
         )
     if any(
-        site.node_key in (other.node_key, other.next_key) and other.name != site.name
-        for other in folder.enrolled().values()
+        key in (pki.node_key(other.node_key), pki.node_key(other.next_key))
+        for other in folder.known().values()
+        if other.name != site.name
     ):
         raise ServerError(
-            f"the node key of {site_file} is enrolled under another name; each site makes its own "
-            "with privity client init",
+            f"the node key of {site_file} is or was enrolled under another name; each site makes "
+            "its own with privity client init",
             code="key-taken",
             exit_code=3,
         )

@@ -9,6 +9,7 @@ runtime secret.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import logging
 import os
@@ -20,7 +21,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import uvicorn
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from flwr.common.constant import (
     HEARTBEAT_DEFAULT_INTERVAL,
     ISOLATION_MODE_PROCESS,
@@ -30,13 +30,12 @@ from flwr.common.constant import (
 )
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import NodeStatus
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 
-from server import metrics, relief, renewal
+from server import metrics, pki, relief, renewal
 from server.errors import ServerError
 from server.store import Folder
 from server.strangers import Strangers
@@ -140,9 +139,15 @@ def synchronise(state: Any, enrolled: Mapping[str, str]) -> None:
     """Make the SuperLink's node list the enrolled one: `enrolled` maps OpenSSH keys to names.
 
     Guarantees: afterwards exactly the enrolled keys may authenticate; a revoked node is refused
-        from its next call on.
+        from its next call on. A damaged key shuts out its own site alone.
     """
-    wanted = {_key_bytes(line): name for line, name in enrolled.items()}
+    wanted = {}
+    for line, name in enrolled.items():
+        key = pki.node_key(line)
+        if key is None:
+            _warn(name)
+        else:
+            wanted[key] = name
     known = {info.public_key: info for info in state.get_node_info(owner_aids=[NOOP_FLWR_AID])}
     for key, info in known.items():
         if key not in wanted and info.status != NodeStatus.UNREGISTERED:
@@ -159,15 +164,21 @@ def synchronise(state: Any, enrolled: Mapping[str, str]) -> None:
             )
 
 
+@functools.cache  # said once, not every second
+def _warn(name: str) -> None:
+    log.warning(
+        "the enrolled node key of %s is damaged, so nobody can connect with it; revoke %s and "
+        "enrol the site under a new name with new keys",
+        name,
+        name,
+    )
+
+
 def connected_keys(state: Any, lines: Iterable[str]) -> list[str]:
     """Those of the OpenSSH keys in `lines` whose node is connected."""
     infos = state.get_node_info(owner_aids=[NOOP_FLWR_AID], statuses=[NodeStatus.ONLINE])
     online = {info.public_key for info in infos}
-    return [line for line in lines if _key_bytes(line) in online]
-
-
-def _key_bytes(line: str) -> bytes:
-    return public_key_to_bytes(load_ssh_public_key(line.encode()))
+    return [line for line in lines if pki.node_key(line) in online]
 
 
 class _InStep:

@@ -1,4 +1,4 @@
-"""The coordinator's own small certificate authority, for TLS on its public port."""
+"""The coordinator's own small certificate authority for its public port, and sites' node keys."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
+    load_ssh_public_key,
 )
 from cryptography.x509.oid import NameOID
 
@@ -68,6 +71,21 @@ def server(host: str, ca: Pair) -> Pair:
         .sign(signer, hashes.SHA384())
     )
     return _pair(certificate, key)
+
+
+def node_key(line: str) -> bytes | None:
+    """The P-384 key of an OpenSSH line, its comment aside, as Flower keeps it (SPKI, PEM).
+
+    Returns:
+        None where the line holds no such key: nobody can connect with it.
+    """
+    try:
+        key = load_ssh_public_key(line.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    if not (isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp384r1"):
+        return None
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def days_left(certificate: bytes) -> int:

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from audit import canonical, note
 from configs import files
@@ -64,16 +62,15 @@ def admit(folder: Folder, name: str, request: Path) -> None:
         keys = folder.mirror_of(site).keys()  # a site that rotated them since has said so
         public = Ed25519PublicKey.from_public_bytes(note.parse_key(keys.event).public)
         public.verify(signature, DOMAIN + canonical.encode(values))
-        key = load_ssh_public_key(line.encode("ascii"))
-        curve = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp384r1"
     except OSError:
         raise ServerError(f"{request} cannot be read; check the path", code="no-file") from None
     except (ValueError, KeyError, TypeError, AttributeError, InvalidSignature):
         raise refused from None
-    if not curve or (values["name"], values["old_node_key"]) != (name, site.node_key):
+    key = pki.node_key(line)
+    if key is None or (values["name"], values["old_node_key"]) != (name, site.node_key):
         raise refused
-    taken = {key for other in folder.known().values() for key in (other.node_key, other.next_key)}
-    if line in taken - {site.next_key}:
+    lines = {key for other in folder.known().values() for key in (other.node_key, other.next_key)}
+    if key in map(pki.node_key, lines - {site.next_key}):
         raise ServerError(
             f"the node key in {request} is or was another's; run privity client renew again",
             code="key-taken",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from client import folder as clients
@@ -84,8 +85,32 @@ def test_a_node_key_has_one_name(hub: store.Folder, tmp_path: Path) -> None:
     values = json.loads(second.read_text())
     values["node_key"] = json.loads(first.read_text())["node_key"]
     second.write_text(json.dumps(values))
-    with pytest.raises(ServerError, match="under another name"):
+    for comment in ("", " clinic-b@example"):
+        second.write_text(json.dumps(values | {"node_key": values["node_key"] + comment}))
+        with pytest.raises(ServerError, match="under another name") as refusal:
+            enrolment.enroll(hub, second)
+        assert refusal.value.code == "key-taken"
+    enrolment.revoke(hub, "clinic-a")
+    with pytest.raises(ServerError, match="was enrolled under another name"):
         enrolment.enroll(hub, second)
+
+
+@pytest.mark.parametrize("curve", [None, ec.SECP256R1()])
+def test_a_node_key_that_nobody_can_connect_with_is_not_admitted(
+    hub: store.Folder, tmp_path: Path, curve: ec.EllipticCurve | None
+) -> None:
+    file = _site(tmp_path, "clinic-a")
+    values = json.loads(file.read_text())
+    if curve is None:
+        values["node_key"] = values["node_key"][:-9]
+    else:
+        public = ec.generate_private_key(curve).public_key()
+        values["node_key"] = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    file.write_text(json.dumps(values))
+    with pytest.raises(ServerError, match="is damaged") as refusal:
+        enrolment.enroll(hub, file)
+    assert refusal.value.code == "bad-enrolment"
+    assert hub.enrolled() == {}
 
 
 def test_a_revoked_site_stays_out(hub: store.Folder, tmp_path: Path) -> None:
