@@ -111,7 +111,7 @@ def run(
     from server.live import Live
 
     folder = store.open_folder(directory)
-    wanted = store.load_run(run_file, folder)
+    wanted = store.load_run(run_file, folder, begun=resume)
     with Live(silent=as_json) as live:
         state = conduct.train(folder, wanted, resume=resume, base=run_file.parent, show=live.show)
     summary = {
@@ -149,7 +149,7 @@ def release(
     from server.live import Live
 
     folder = store.open_folder(directory)
-    wanted = None if run_file is None else store.load_run(run_file, folder)
+    wanted = None if run_file is None else store.load_run(run_file, folder, begun=True)
     with Live(silent=as_json) as live:
         done = conduct.release(
             folder,

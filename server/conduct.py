@@ -184,16 +184,17 @@ def take_last_evidence(folder: Folder, name: str) -> Path | None:
 def _conductor(
     folder: Folder, state: State, link: flower.Session | None, tell: Progress
 ) -> Conductor:
-    enrolled = folder.enrolled()
-    parties = {
-        name: Party(enrolled[name], mirror)
-        for name, mirror in _mirrors(folder, state).items()
-        if name in enrolled
-    }
+    known, enrolled = folder.known(), folder.enrolled()
+    box = Box(state.path, folder.keys())
+    parties = {name: Party(known[name], mirror) for name, mirror in _mirrors(folder, state).items()}
     for name, party in parties.items():
-        if name in state.by_file:  # nobody asks by file twice what the site's log has answered
+        if name not in enrolled:  # what it gave counts still, and nothing that it gives now
+            party.status, party.reason = "declined", "revoked"
+            state.by_file = [other for other in state.by_file if other != name]
+            box.withdraw(name)
+        elif name in state.by_file:  # nobody asks by file twice what the site's log has answered
             party.status = _decided(party.mirror, plans.digest(state.plan))
-    way = Post(link, Box(state.path, folder.keys()), state)
+    way = Post(link, box, state)
     marking = Marking(folder, state)
     return Conductor(folder.log(), folder.witness(), state, parties, way, tell, marking)
 

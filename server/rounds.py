@@ -77,7 +77,7 @@ class Conductor:
         self.tell("inviting", institutions=sorted(self.parties))
         connected = self.link.online()
         for name, party in self.parties.items():
-            if name not in connected:
+            if name not in connected and _undecided(party):
                 self._propose(party, leave=True)
         while self.clock() < deadline and any(map(_undecided, self.parties.values())):
             self._invite()

@@ -234,14 +234,19 @@ def read_enrolment(path: Path) -> Enrolled:
         ) from None
 
 
-def load_run(path: Path, folder: Folder) -> Run:
+def load_run(path: Path, folder: Folder, *, begun: bool = False) -> Run:
     """Read RUN.toml and check it against the enrolled sites.
+
+    Args:
+        path: RUN.toml.
+        folder: the coordinator.
+        begun: whether the run exists; then a site that was revoked since may be in it.
 
     Raises:
         ServerError: an institution is not enrolled, or the quorum cannot be met.
     """
     run = load(path, Run)
-    known = folder.enrolled().keys()
+    known = folder.known() if begun else folder.enrolled()
     missing = [name for name in run.federation.institutions if name not in known]
     if missing:
         raise ServerError(

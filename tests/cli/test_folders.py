@@ -69,6 +69,21 @@ def test_a_run_without_a_running_coordinator_is_unreachable_and_leaves_no_trace(
     assert one_sentence(err)
 
 
+def test_a_revoked_site_shuts_no_run_that_it_was_in(
+    say: Any, site: Path, hub: Path, run_file: Path
+) -> None:
+    assert say("server", "enroll", hub, site / "enroll.json")[0] == 0
+    assert say("server", "revoke", hub, "clinic-a")[0] == 0
+    code, _, err = say("server", "run", hub, "--run", run_file)
+    assert code == 2
+    assert "not enrolled" in err
+    for command in (("run", hub, "--resume"), ("release", hub, "triage")):  # as far as the run
+        code, _, err = say("server", *command, "--run", run_file)
+        assert code == 2
+        assert one_sentence(err)
+        assert "holds no run" in err
+
+
 def test_a_client_needs_an_invitation_and_a_coordinator_that_answers(
     say: Any, site: Path, hub: Path
 ) -> None:

@@ -358,6 +358,30 @@ def test_a_site_that_is_revoked_in_a_run_stays_in_its_evidence(world: Make) -> N
             made.train(made.federation.run_file(name="next", institutions=institutions))
 
 
+def test_a_run_goes_on_and_is_released_without_a_site_that_was_revoked(world: Make) -> None:
+    from server import enrolment
+
+    made = world()
+    run = made.federation.run_file()
+
+    def stop(event: str, facts: dict[str, Any]) -> None:
+        if event == "update" and facts["institution"] == "clinic-b":  # the last one asked
+            raise KeyboardInterrupt
+
+    made.on_tell = stop
+    with pytest.raises(KeyboardInterrupt):
+        made.train(run)
+    enrolment.revoke(made.coordinator, "clinic-b")
+    made.connect().offline.add("clinic-b")
+    made.on_tell = lambda event, facts: None
+    made.train(run, resume=True)
+    closed = made.events("hub", "round-closed")
+    assert [e.fields["accepted"] for e in closed] == [["clinic-a", "clinic-b"], ["clinic-a"]]
+    assert sorted(closed[0].fields["site_checkpoints"]) == ["clinic-a", "clinic-b"]
+    found = made.verify(made.release(run))
+    assert found.ok, list(found.lines())
+
+
 # -- the bundle -----------------------------------------------------------------------------------
 
 

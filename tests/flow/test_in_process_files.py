@@ -16,7 +16,7 @@ from client.errors import ClientError
 from privacy import parcel
 from privacy.errors import PrivacyError
 from privacy.parcel import ParcelInvalid
-from server import conduct, exchange
+from server import conduct, enrolment, exchange
 from server.errors import ServerError
 
 Make = Callable[..., Any]
@@ -125,6 +125,32 @@ def test_an_answer_may_come_while_the_command_does_not_run(world: Make) -> None:
     assert [kind for kind, *_ in courier.carried] == ["propose", "round", "round"]
     assert made.sites["clinic-a"].ledger().begun("triage") == {0, 1}
     assert made.sites["clinic-b"].ledger().begun("triage") == {0, 1}
+
+
+def test_an_answer_of_a_site_that_was_revoked_since_is_not_taken(world: Make) -> None:
+    made = world()
+    courier = Courier(made, "clinic-b")
+    run = made.federation.run_file()
+
+    def stop(event: str, facts: dict[str, Any]) -> None:
+        if event == "update" and (facts["round"], facts["institution"]) == (1, "clinic-a"):
+            raise KeyboardInterrupt
+
+    made.on_tell = stop
+    with pytest.raises(KeyboardInterrupt):
+        made.train(run)
+    courier.carry()
+    assert courier.carried[-1][:2] == ("round", 1)
+    enrolment.revoke(made.coordinator, "clinic-b")
+    made.connect().offline.add("clinic-b")
+    made.on_tell = lambda event, facts: None
+    state = made.train(run, resume=True)
+    closed = made.events("hub", "round-closed")
+    assert [e.fields["accepted"] for e in closed] == [["clinic-a", "clinic-b"], ["clinic-a"]]
+    assert state.by_file == []
+    assert not exchange.box_of(made.coordinator, "triage").left()
+    found = made.verify(made.release(run))
+    assert found.ok, list(found.lines())
 
 
 def test_what_is_not_the_answer_is_refused_with_a_code_and_recorded(world: Make) -> None:

@@ -228,14 +228,14 @@ class World:
         """`privity server run`."""
         from server import conduct, store
 
-        run = store.load_run(run_file, self.coordinator)
+        run = store.load_run(run_file, self.coordinator, begun=resume)
         return conduct.train(self.coordinator, run, resume=resume, show=self._show)
 
     def release(self, run_file: Path) -> dict[str, Any]:
         """`privity server release`."""
         from server import conduct, store
 
-        run = store.load_run(run_file, self.coordinator)
+        run = store.load_run(run_file, self.coordinator, begun=True)
         return conduct.release(
             self.coordinator, run.name, run, base=run_file.parent, licence="Apache-2.0",
             show=self._show,
