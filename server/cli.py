@@ -31,17 +31,9 @@ def init(
 
     Example: privity server init coordinator --name consortium --host fl.example.org
     """
-    from pydantic import ValidationError
-
     from server import store
-    from server.errors import ServerError
 
-    try:
-        folder = store.create(directory, name=name, host=host, port=port, control_port=control_port)
-    except ValidationError:
-        raise ServerError(
-            "a name is 1 to 64 of a-z 0-9 . _ - and starts with a letter or digit", code="bad-name"
-        ) from None
+    folder = store.create(directory, name=name, host=host, port=port, control_port=control_port)
     typer.echo(f"coordinator {name} is in {directory}")
     typer.echo(f"fingerprint of its log key: {folder.keys().public().fingerprint}")
     typer.echo(f"next: privity server start {directory}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import re
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -20,8 +22,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from server.errors import ServerError
+
 _CA_DAYS = 3650
 _SERVER_DAYS = 397
+_DNS = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_COMMON_NAME = 64  # characters, RFC 5280 appendix A.1
 _CLOCK_SLACK = datetime.timedelta(minutes=10)
 
 
@@ -36,7 +42,9 @@ class Pair:
 def authority(name: str) -> Pair:
     """A new P-384 certificate authority that may sign server certificates only (RFC 5280)."""
     key = ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"privity {name} CA")])
+    subject = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, f"privity {name} CA"[:_COMMON_NAME])]
+    )
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         _builder(subject, subject, key.public_key(), now, _CA_DAYS)
@@ -48,24 +56,28 @@ def authority(name: str) -> Pair:
 
 
 def server(host: str, ca: Pair) -> Pair:
-    """A certificate for `host` (and for loopback, where the coordinator reaches itself)."""
+    """A certificate for `host` (and for loopback, where the coordinator reaches itself).
+
+    Raises:
+        ServerError: a certificate cannot name `host`.
+    """
     issuer = x509.load_pem_x509_certificate(ca.certificate)
     signer = load_pem_private_key(ca.key, None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise TypeError("the authority's key is not an elliptic curve key")
     key = ec.generate_private_key(ec.SECP384R1())
-    names = {host, "localhost", "127.0.0.1"}
+    names = [_alternative(name) for name in sorted({host, "localhost", "127.0.0.1"})]
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         _builder(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])]),
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:_COMMON_NAME])]),
             issuer.subject,
             key.public_key(),
             now,
             _SERVER_DAYS,
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([_alternative(n) for n in sorted(names)]), False)
+        .add_extension(x509.SubjectAlternativeName(names), False)
         .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), False)
         .add_extension(_usage(sign_certificates=False), critical=True)
         .sign(signer, hashes.SHA384())
@@ -127,10 +139,15 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
 
 
 def _alternative(name: str) -> x509.GeneralName:
-    try:
+    with contextlib.suppress(ValueError):
         return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+    if not _DNS.fullmatch(name):
+        raise ServerError(
+            "the host is an IP address or 1 to 253 of A-Z a-z 0-9 . _ - without a port, an "
+            "international name in its xn-- form; correct it",
+            code="bad-host",
+        )
+    return x509.DNSName(name)
 
 
 def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:

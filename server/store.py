@@ -156,13 +156,17 @@ def create(path: Path, *, name: str, host: str, port: int, control_port: int) ->
     """Make a new coordinator in `path`: keys, certificates, secrets, an empty log.
 
     Raises:
-        ServerError: `path` holds something already.
+        ServerError: `path` holds something already, or the name or host cannot be used; then
+            nothing is made.
     """
     if path.exists() and any(path.iterdir()):
         raise ServerError(f"{path} is not empty; choose a new folder", code="folder-taken")
-    for part in ("tls", "keys", "secrets", "state", "enrolled", "invitations", "runs", "mirrors"):
-        (path / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.chmod(path, 0o700)
+    if not is_name(name):
+        raise ServerError(
+            "a name is 1 to 64 of a-z 0-9 . _ - and starts with a letter or digit", code="bad-name"
+        )
+    ca = pki.authority(name)
+    tls = pki.server(host, ca)
     settings = Coordinator(name=name, host=host, port=port, control_port=control_port)
     toml = (
         f'format = 1\nname = "{settings.name}"\n\n'
@@ -175,8 +179,9 @@ def create(path: Path, *, name: str, host: str, port: int, control_port: int) ->
         "# Numbers for a Prometheus server; 0: off. Nothing asks who reads: keep it on loopback.\n"
         f'[metrics]\nport = 0\nhost = "{settings.metrics.host}"\n'
     )
-    ca = pki.authority(name)
-    tls = pki.server(host, ca)
+    for part in ("tls", "keys", "secrets", "state", "enrolled", "invitations", "runs", "mirrors"):
+        (path / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.chmod(path, 0o700)
     files.replace(path / "tls" / "ca.key", ca.key, mode=files.PRIVATE)
     files.replace(path / "tls" / "ca.pem", ca.certificate)
     files.replace(path / "tls" / "server.key", tls.key, mode=files.PRIVATE)

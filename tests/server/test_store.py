@@ -52,6 +52,32 @@ def test_a_new_coordinator_keeps_its_secrets_to_itself(hub: store.Folder) -> Non
         store.open_folder(hub.path / "runs")
 
 
+@pytest.mark.parametrize(
+    ("name", "host", "code"),
+    [
+        ("Consortium X", "fl.example.org", "bad-name"),
+        ("a" * 65, "fl.example.org", "bad-name"),
+        ("hub", "krankenh\u00e4user.example", "bad-host"),
+        ("hub", "a" * 254, "bad-host"),
+        ("hub", "", "bad-host"),
+        ("hub", "fl.example.org:8443", "bad-host"),
+        ("hub", 'fl"example', "bad-host"),
+    ],
+)
+def test_a_refused_name_or_host_leaves_the_folder_free(
+    tmp_path: Path, name: str, host: str, code: str
+) -> None:
+    with pytest.raises(ServerError) as refusal:
+        store.create(tmp_path / "hub", name=name, host=host, port=8443, control_port=8444)
+    assert (refusal.value.code, refusal.value.exit_code) == (code, 2)
+    assert not (tmp_path / "hub").exists()
+
+
+def test_the_longest_name_and_host_make_a_coordinator(tmp_path: Path) -> None:
+    store.create(tmp_path / "hub", name="a" * 64, host="b" * 253, port=8443, control_port=8444)
+    assert store.open_folder(tmp_path / "hub").settings.name == "a" * 64
+
+
 # -- enrolment ------------------------------------------------------------------------------------
 
 
