@@ -161,9 +161,11 @@ def create(path: Path, *, name: str, host: str, port: int, control_port: int) ->
     """
     if path.exists() and any(path.iterdir()):
         raise ServerError(f"{path} is not empty; choose a new folder", code="folder-taken")
-    if not is_name(name):
+    if not is_name(name) or len(name) > 63 or ".." in name:  # the last two: audit.keys.check_name
         raise ServerError(
-            "a name is 1 to 64 of a-z 0-9 . _ - and starts with a letter or digit", code="bad-name"
+            "a name is 1 to 63 of a-z 0-9 _ - and single dots, and starts with a letter or digit; "
+            "correct it",
+            code="bad-name",
         )
     ca = pki.authority(name)
     tls = pki.server(host, ca)

@@ -56,7 +56,8 @@ def test_a_new_coordinator_keeps_its_secrets_to_itself(hub: store.Folder) -> Non
     ("name", "host", "code"),
     [
         ("Consortium X", "fl.example.org", "bad-name"),
-        ("a" * 65, "fl.example.org", "bad-name"),
+        ("a" * 64, "fl.example.org", "bad-name"),
+        ("a..b", "fl.example.org", "bad-name"),
         ("hub", "krankenh\u00e4user.example", "bad-host"),
         ("hub", "a" * 254, "bad-host"),
         ("hub", "", "bad-host"),
@@ -74,8 +75,8 @@ def test_a_refused_name_or_host_leaves_the_folder_free(
 
 
 def test_the_longest_name_and_host_make_a_coordinator(tmp_path: Path) -> None:
-    store.create(tmp_path / "hub", name="a" * 64, host="b" * 253, port=8443, control_port=8444)
-    assert store.open_folder(tmp_path / "hub").settings.name == "a" * 64
+    store.create(tmp_path / "hub", name="a" * 63, host="b" * 253, port=8443, control_port=8444)
+    assert store.open_folder(tmp_path / "hub").settings.name == "a" * 63
 
 
 # -- enrolment ------------------------------------------------------------------------------------
