@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import tomllib
@@ -139,15 +138,12 @@ class Folder:
             ClientError: another client runs from this folder.
         """
         self.runtime.mkdir(mode=0o700, exist_ok=True)
-        with open(self.runtime / "lock", "a+b") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ClientError(
-                    f"a client runs from {self.path} already; stop it first",
-                    code="already-running",
-                    exit_code=3,
-                ) from None
+        busy = ClientError(
+            f"a client runs from {self.path} already; stop it first",
+            code="already-running",
+            exit_code=3,
+        )
+        with files.hold(self.runtime / "lock", busy):
             yield
 
 

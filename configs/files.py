@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from configs.errors import ConfigError
@@ -75,3 +78,20 @@ def sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def hold(path: Path, busy: Exception, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file `path` for this process; its end, whatever it is, frees it.
+
+    Args:
+        path: created if absent, never deleted.
+        busy: raised where another holds it.
+        wait: wait for the other instead.
+    """
+    with open(path, "a+b") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise busy from None
+        yield

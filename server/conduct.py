@@ -48,9 +48,19 @@ def train(
 
     Raises:
         ServerError: the run exists and `resume` is off, the plan changed, the SuperLink is not
-            running (5), the quorum was not met (3), or the public records of its rule differ.
+            running (5), the quorum was not met (3), the public records of its rule differ, or
+            another process holds the run (3).
     """
     path = folder.run(run.name)
+    if not resume:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with states.alone(path):
+        return _train(folder, run, path, resume=resume, base=base, show=show)
+
+
+def _train(
+    folder: Folder, run: Run, path: Path, *, resume: bool, base: Path, show: Show | None
+) -> State:
     state: State | None = None
     if resume:
         state = states.load(path)
@@ -104,8 +114,16 @@ def release(
         Paths and figures for the terminal: release, bundle, watermark, scores, witnesses.
 
     Raises:
-        ServerError: training is not over, the release exists, or the records cannot be read.
+        ServerError: training is not over, the release exists, the records cannot be read, or
+            another process holds the run (3).
     """
+    with states.alone(folder.run(name)):
+        return _release(folder, name, run, base=base, licence=licence, show=show)
+
+
+def _release(
+    folder: Folder, name: str, run: Run | None, *, base: Path, licence: str, show: Show | None
+) -> dict[str, Any]:
     state = states.load(folder.run(name))
     tell = Progress(folder.run(name) / "progress.jsonl", show)
     rows: tuple[tuple[str, str], ...] = ()
@@ -163,9 +181,17 @@ def _close(folder: Folder, state: State, digests: Mapping[str, str], tell: Progr
 def take_last_evidence(folder: Folder, name: str) -> Path | None:
     """Take the closing answers that were brought as files, and write the bundle anew with them.
 
+    Waits for another process that holds the run: a release that writes the bundle is soon over,
+    and refused here, an answer that was brought would never get into it.
+
     Returns:
         The bundle, or None where nothing had been brought for a released run.
     """
+    with states.alone(folder.run(name), wait=True):
+        return _take_last_evidence(folder, name)
+
+
+def _take_last_evidence(folder: Folder, name: str) -> Path | None:
     state = states.load(folder.run(name))
     box = Box(state.path, folder.keys())
     tell = Progress(state.path / "progress.jsonl", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,29 @@ def check_new(path: Path, name: str) -> None:
         )
 
 
+@contextmanager
+def alone(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a run for one process: two would close its rounds against each other.
+
+    Args:
+        path: the run's folder.
+        wait: wait for the process that holds it, for what is over soon.
+
+    Raises:
+        ServerError: another process holds it (exit code 3), or there is no run.
+    """
+    if not path.is_dir():
+        raise _no_run(path)
+    busy = ServerError(
+        f"run {path.name} is already running in another process; wait for its end, or stop that "
+        "process, which may have outlived its terminal, and go on with --resume",
+        code="already-running",
+        exit_code=3,
+    )
+    with files.hold(path / "lock", busy, wait=wait):
+        yield
+
+
 def load(path: Path) -> State:
     """Read the record of a run.
 
@@ -154,9 +178,7 @@ def load(path: Path) -> State:
         values = json.loads((path / _STATE).read_bytes())
         plan = read_plan((path / "plan.json").read_bytes())
     except (OSError, ValueError):
-        raise ServerError(
-            f"{path} holds no run; start one with privity server run", code="no-run"
-        ) from None
+        raise _no_run(path) from None
     if values.get("format") != 1:
         raise ServerError(
             f"{path} was written by a newer version; install the newer privity",
@@ -171,3 +193,7 @@ def load(path: Path) -> State:
         [str(name) for name in values["participants"]],
         [str(name) for name in values.get("by_file", [])],
     )
+
+
+def _no_run(path: Path) -> ServerError:
+    return ServerError(f"{path} holds no run; start one with privity server run", code="no-run")

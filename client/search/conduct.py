@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,7 +135,12 @@ def search(
         )
     place = folder.path / "search" / wish.name
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _alone(place):
+    busy = ClientError(
+        f"a search runs in {place} already; wait for it, or give another --name",
+        code="already-running",
+        exit_code=3,
+    )
+    with files.hold(place / "lock", busy):
         world = _world(folder, wish, progress)
         basis = _basis(world)
         trials = Study(place / "study.sqlite", world.space, basis)
@@ -349,17 +353,3 @@ def document(found: Found) -> dict[str, Any]:
         else {"epsilon_before": cost.before, "epsilon_after": cost.after, "delta": cost.delta,
               "cap": cost.cap},
     }  # fmt: skip
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    with open(place / "lock", "a+b") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ClientError(
-                f"a search runs in {place} already; wait for it, or give another --name",
-                code="already-running",
-                exit_code=3,
-            ) from None
-        yield
