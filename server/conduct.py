@@ -17,7 +17,7 @@ from server import evaluate, flower, plans, publish, stopping
 from server import state as states
 from server.box import Box
 from server.errors import ServerError
-from server.marking import Marking
+from server.marking import OWN_COPY, Marking
 from server.mirror import Mirror
 from server.post import Post
 from server.progress import Progress, Show
@@ -102,6 +102,9 @@ def release(
 ) -> dict[str, Any]:
     """Cut the release of a trained run, gather the last cosignatures, write the bundle.
 
+    Whatever interrupts it, the same command goes on: see `publish.publish` for the copies. Once
+    they are logged, only the cosignatures and the bundle are due, as long as there is no bundle.
+
     Args:
         folder: the coordinator.
         name: the run.
@@ -111,7 +114,8 @@ def release(
         show: progress.
 
     Returns:
-        Paths and figures for the terminal: release, bundle, watermark, scores, witnesses.
+        Paths and figures for the terminal: release, bundle, watermark, scores, witnesses; no
+        watermark and no scores where an earlier command cut the copies.
 
     Raises:
         ServerError: training is not over, the release exists, the records cannot be read, or
@@ -126,40 +130,50 @@ def _release(
 ) -> dict[str, Any]:
     state = states.load(folder.run(name))
     tell = Progress(folder.run(name) / "progress.jsonl", show)
-    rows: tuple[tuple[str, str], ...] = ()
-    if run is not None and run.evaluation.path:
-        rows = evaluate.read(base / run.evaluation.path, limit=run.evaluation.limit)
-    mirrors = _mirrors(folder, state)
-    out = publish.releases_of(folder, state)
-    done = publish.publish(
-        folder,
-        state,
-        folder.log(),
-        mirrors,
-        out=out,
-        rows=rows,
-        description=(run.evaluation.description if run else "") or "not described",
-        licence=licence,
-        tell=tell,
-    )
-    signing.verify_folder(done.own.folder, folder.release_public)
-    digests = {recipient: copy.adapter_digest for recipient, copy in done.copies.items()}
+    mirrors, log = _mirrors(folder, state), folder.log()
+    out, target = publish.releases_of(folder, state), folder.path / "bundles" / name
+    done: publish.Published | None = None
+    digests: Mapping[str, str] = publish.logged(log, name, out)
+    if not digests:
+        rows: tuple[tuple[str, str], ...] = ()
+        if run is not None and run.evaluation.path:
+            rows = evaluate.read(base / run.evaluation.path, limit=run.evaluation.limit)
+        done = publish.publish(
+            folder,
+            state,
+            log,
+            mirrors,
+            out=out,
+            rows=rows,
+            description=(run.evaluation.description if run else "") or "not described",
+            licence=licence,
+            tell=tell,
+        )
+        digests = done.digests
+    elif target.exists():
+        raise ServerError(
+            f"{out} exists; this run was released before, and a release is never overwritten",
+            code="release-exists",
+        )
+    signing.verify_folder(out / OWN_COPY, folder.release_public)
+    state.outcome = "released"
+    state.save()
     witnesses = _close(folder, state, digests, tell)
-    target = folder.path / "bundles" / name
     publish.bundle(folder, state, _mirrors(folder, state), target)
-    tell("released", release=str(done.own.folder), bundle=str(target))
+    tell("released", release=str(out / OWN_COPY), bundle=str(target))
     return {
         "run": name,
-        "release": str(done.own.folder),
-        "copies": {recipient: str(copy.folder) for recipient, copy in done.copies.items()},
+        "release": str(out / OWN_COPY),
+        "copies": {recipient: str(out / recipient) for recipient in digests},
         "bundle": str(target),
-        "watermark_key": str(done.key_file),
-        "watermark": {
+        "watermark_key": str(Marking(folder, state).commit(log).file),
+        "watermark": done
+        and {
             "z": done.detection.z,
             "p_value": done.detection.p_value,
             "bound": done.detection.bound,
         },
-        "evaluation": _figures(done.evaluated),
+        "evaluation": done and _figures(done.evaluated),
         "witnesses": witnesses,
     }
 
@@ -202,8 +216,10 @@ def _take_last_evidence(folder: Folder, name: str) -> Path | None:
         return None
     draft = target.with_name(f".{name}.{secrets.token_hex(4)}")
     publish.bundle(folder, state, _mirrors(folder, state), draft)
-    shutil.rmtree(target)
+    old = draft.with_name(f"{draft.name}.old")
+    target.rename(old)  # a crash here leaves no bundle, and `release` writes it
     draft.rename(target)
+    shutil.rmtree(old)
     return target
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,11 +45,9 @@ Arrays = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What `publish` made: the coordinator's own copy, all copies, the key file, the scores."""
+    """What `publish` made: the adapter digest of each recipient's copy, and the scores."""
 
-    own: Release
-    copies: Mapping[str, Release]
-    key_file: Path
+    digests: Mapping[str, str]
     detection: mark_detect.Detection
     evaluated: evaluate.Evaluated | None
 
@@ -71,13 +71,18 @@ def publish(
         state: a run whose last round is over.
         log: the coordinator's log.
         mirrors: the sites' logs, for the claims.
-        out: folder that receives one sub-folder a recipient; must not exist.
+        out: folder that appears with one sub-folder a recipient; must not exist.
         rows: public or synthetic evaluation records; empty for no evaluation.
         description: what the records are, in words for the model card.
         licence: SPDX identifier for the adapter.
         tell: progress.
 
     Guarantees: the log held the commitment to every subkey before any marked file existed.
+        Copies are cut in a hidden draft beside `out`, are on disk before the log names them, and
+        become `out` by one rename after its entry `release`. Whatever ends the command before that
+        entry leaves a draft that the next try throws away; what it logged is said again. After it
+        the draft is whole, and `logged` finds it: no run's release is logged twice, and nothing
+        lies in `out` that the log does not name.
 
     Raises:
         ServerError: training is not over, `out` exists, or nothing was committed to about the
@@ -126,16 +131,49 @@ def publish(
         mark=mark,
         audits=_audits(plan, mirrors),
     )
-    copies = _cut(folder, plan, found, marked, a, facts, out)
+    draft = _draft(out)
+    if draft.exists():
+        shutil.rmtree(draft)
+    copies = _cut(folder, plan, found, marked, a, facts, draft)
+    os.sync()
     _tell_log(log, copies, facts, trained)
+    draft.rename(out)
     keys = marking.commit(log)
     found_in_own = mark_detect.residuals(
         mark_detect.factored(marked[OWN_COPY], a), marking.reference(log, state.round)
     )
     (detection,) = mark_detect.detect(found_in_own, [keys.owner.halves])
-    state.outcome = "released"
-    state.save()
-    return Published(copies[OWN_COPY], copies, keys.file, detection, evaluated)
+    digests = {name: copy.adapter_digest for name, copy in copies.items()}
+    return Published(digests, detection, evaluated)
+
+
+def logged(log: Log, run: str, out: Path) -> dict[str, str]:
+    """The adapter digest of each recipient's copy; empty until the log says that `run` is released.
+
+    Guarantees: the copies lie in `out`, also where a crash came between log and rename.
+
+    Raises:
+        ServerError: they are neither there nor in the draft (exit code 4).
+    """
+    if not list(log.entries("release", run)):
+        return {}
+    if not out.exists():
+        try:
+            _draft(out).rename(out)
+        except FileNotFoundError:
+            raise ServerError(
+                f"run {run} was released, but its copies are missing in {out}; restore them from "
+                "your backup",
+                code="release-missing",
+                exit_code=4,
+            ) from None
+    *_, made = log.entries("watermark-embedded", run)
+    return {copy["recipient"]: copy["adapter_digest"] for copy in made.event.fields["copies"]}
+
+
+def _draft(out: Path) -> Path:
+    """Where copies are cut; no run's name begins with a dot."""
+    return out.with_name(f".{out.name}")
 
 
 def _check_ready(state: State, out: Path) -> None:
@@ -148,7 +186,7 @@ def _check_ready(state: State, out: Path) -> None:
         )
     if out.exists():
         raise ServerError(
-            f"{out} exists; this run was released before, and a release is never overwritten",
+            f"{out} exists, and the log knows of no release of run {state.plan.run}; move it away",
             code="release-exists",
         )
 
