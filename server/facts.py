@@ -18,7 +18,7 @@ class Claim:
 
     Attributes:
         institution: the name it is enrolled under.
-        epsilon: cumulative over all rounds and runs of its cohort so far.
+        epsilon: cumulative over all rounds of this run and of its cohort's runs before it.
         delta: the δ that ε holds at.
         cap: the ε that the institution allows its cohort in total.
         unit: who one unit is, "person".

@@ -293,17 +293,29 @@ def _commit(
 def _claims(
     plan: Plan, participants: list[str], mirrors: Mapping[str, Mirror]
 ) -> tuple[Claim, ...]:
-    """What each site's own log comes to: by the newest reservation of the run's cohort."""
+    """What each site's own log comes to in this run and all earlier ones of the same people.
+
+    By the run's own reservation: what was reserved since may stand under another cap.
+
+    Raises:
+        ServerError: a site's log holds no reservation for the run (exit code 3).
+    """
     claims = []
     for name in participants:
-        reserved = [e for e in mirrors[name].events() if e.kind == "budget-reserved"]
-        own = next(event.fields for event in reserved if event.run == plan.run)
-        cohort = own["cohort_commitment"]
-        newest = [e.fields for e in reserved if e.fields["cohort_commitment"] == cohort][-1]
+        events = mirrors[name].events()
+        kept = (e.fields for e in events if (e.kind, e.run) == ("budget-reserved", plan.run))
+        own = next(kept, None)
+        if own is None:
+            raise ServerError(
+                f"the log of {name} holds no budget reservation for run {plan.run}, so no ε can be "
+                f"claimed about it; see to {name}, and train without it under another name",
+                code="not-reserved",
+                exit_code=3,
+            )
         claims.append(
             Claim(
                 institution=name,
-                epsilon=float(newest["epsilon_after"]),
+                epsilon=float(own["epsilon_after"]),
                 delta=float(own["delta"]),
                 cap=float(own["cap"]),
                 unit=plan.unit,

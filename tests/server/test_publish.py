@@ -5,7 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from server import publish
+from server.errors import ServerError
 
 PLAN: Any = SimpleNamespace(run="triage", unit="person", adjacency="zero-out")
 
@@ -21,12 +24,18 @@ def _claim(*events: Any) -> Any:
     return claim
 
 
-def test_a_claim_is_what_the_runs_cohort_has_reserved_in_all() -> None:
-    earlier, own = _reserved("first", "ward", "0.5"), _reserved("triage", "ward", "1.25")
-    later = _reserved("third", "ward", "1.5", cap="3")
-    assert _claim(earlier, own).epsilon == 1.25
+def test_a_claim_is_what_the_run_and_all_earlier_ones_have_reserved_under_its_cap() -> None:
+    earlier, own = _reserved("first", "ward", "0.5"), _reserved("triage", "ward", "1.8")
+    assert _claim(earlier, own).epsilon == 1.8
+    later = _reserved("third", "ward", "3", cap="4")  # the cap was raised since
     found = _claim(earlier, own, later)
-    assert (found.epsilon, found.cap, found.delta) == (1.5, 2.0, 1e-5)
+    assert (found.epsilon, found.cap, found.delta) == (1.8, 2.0, 1e-5)
+
+
+def test_a_site_without_a_reservation_is_refused_with_a_sentence() -> None:
+    with pytest.raises(ServerError, match="log of clinic-a holds no budget") as refused:
+        _claim(_reserved("first", "ward", "0.5"))
+    assert (refused.value.code, refused.value.exit_code) == ("not-reserved", 3)
 
 
 def test_another_cohorts_reservation_is_no_part_of_the_claim() -> None:
