@@ -172,12 +172,16 @@ def withdraw(
         "new": done.new,
         "seen": done.seen,
         "sets": dict(done.sets),
+        "doubtful_sets": list(done.doubtful_sets),
         "runs": list(done.runs),
         "doubtful": list(done.doubtful),
         "judgements": done.judgements,
         "epsilon_spent": balance,
         "remedy": remedy(
-            directory, bool(done.sets), bool(done.runs or done.doubtful), bool(done.judgements)
+            directory,
+            bool(done.sets or done.doubtful_sets),
+            bool(done.runs or done.doubtful),
+            bool(done.judgements),
         ),
     }
     if as_json:
@@ -188,6 +192,8 @@ def withdraw(
         typer.echo("no record, set or run here holds that key; check its spelling", err=True)
     for name, side in done.sets.items():
         typer.echo(f"prepared set {name} holds records of that person ({side})")
+    for name in done.doubtful_sets:
+        typer.echo(f"prepared set {name} may hold records of that person: it is damaged")
     if done.judgements:
         typer.echo(f"{done.judgements} judgements of answers are about that person")
     for run in done.runs:

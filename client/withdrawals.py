@@ -9,10 +9,11 @@ which counts as public, does not tell of it either.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import secrets
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Withdrawal:
     Attributes:
         new: whether the person was not on the list before.
         sets: prepared sets that hold the person, with the side.
+        doubtful_sets: damaged prepared sets; they cannot be ruled out.
         runs: runs whose adapters descend from the person.
         doubtful: runs that trained before lineage was kept; they cannot be ruled out.
         judgements: how many judgements of answers are about the person.
@@ -40,6 +42,7 @@ class Withdrawal:
 
     new: bool
     sets: Mapping[str, str] = field(repr=False)
+    doubtful_sets: tuple[str, ...]
     runs: tuple[str, ...]
     doubtful: tuple[str, ...]
     judgements: int
@@ -52,9 +55,9 @@ def check(folder: Folder) -> None:
     Raises:
         ClientError: the list is damaged, or lacks somebody; unknown means no.
     """
-    listed = _listed(folder)
     with closing(folder.log()) as log:
         said = {entry.event.fields["person_commitment"] for entry in log.entries("withdrawal")}
+    listed = _listed(folder)  # after the log: a withdrawal of this moment writes the list first
     if not said <= {_commitment(digest, salt) for digest, salt in listed.items()}:
         raise _damaged(list_file(folder))
 
@@ -96,8 +99,9 @@ def stamp(folder: Folder) -> int:
 def withdraw(folder: Folder, person: str) -> Withdrawal:
     """Block all future use of a person's records, and find what descends from them.
 
-    Guarantees: the list is on disk before the log says so; the log gets a salted commitment and
-        nothing else, so that who withdrew can be shown by the site and guessed by nobody.
+    Guarantees: the list is on disk before the log says so, and the log before anything is looked
+        for; the log gets a salted commitment and nothing else, so that who withdrew can be shown by
+        the site and guessed by nobody. Withdrawals at once wait for each other.
 
     Raises:
         ClientError: the key is empty or public, or the list is damaged.
@@ -112,15 +116,38 @@ def withdraw(folder: Folder, person: str) -> Withdrawal:
             "give the person's key as it stands in the records; public records are no person's",
             code="bad-person",
         )
-    draws = Draws.of(folder.pseudonym_secret())
-    digest = draws.digest("person", person)
-    listed = _listed(folder)
+    digest = Draws.of(folder.pseudonym_secret()).digest("person", person)
+    with _alone(folder):
+        new = _block(folder, digest)
     held: dict[str, str] = {}
+    doubtful: list[str] = []
     for name in sets.names(folder):
-        for side, persons in sets.open_set(folder, name).people().items():
+        try:
+            sides = sets.open_set(folder, name).people()
+        except ClientError:
+            doubtful.append(name)
+            continue
+        for side, persons in sides.items():
             if person in persons:
                 held[name] = side
     found = lineage.descends(folder, digest)
+    judgements = judged.about(folder, person)
+    seen = bool(held or found.certain or judgements) or _in_records(folder, person)
+    return Withdrawal(new, held, tuple(doubtful), found.certain, found.doubtful, judgements, seen)
+
+
+@contextmanager
+def _alone(folder: Folder) -> Iterator[None]:
+    """Wait for other withdrawals; a running client, which holds the folder, is no hindrance."""
+    folder.runtime.mkdir(mode=0o700, exist_ok=True)
+    with open(folder.runtime / "withdrawals.lock", "a+b") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _block(folder: Folder, digest: str) -> bool:
+    """Enter a person into the list, then into the log; say whether the list lacked them."""
+    listed = _listed(folder)
     new = digest not in listed
     if new:
         salt = secrets.token_hex(16)
@@ -136,9 +163,7 @@ def withdraw(folder: Folder, person: str) -> Withdrawal:
         said = {entry.event.fields["person_commitment"] for entry in log.entries("withdrawal")}
         if commitment not in said:
             log.append("withdrawal", {"person_commitment": commitment})
-    judgements = judged.about(folder, person)
-    seen = bool(held or found.certain or judgements) or _in_records(folder, person)
-    return Withdrawal(new, held, found.certain, found.doubtful, judgements, seen)
+    return new
 
 
 def _in_records(folder: Folder, person: str) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from audit import canonical
+from audit.errors import Malformed
 from client.errors import ClientError
 from client.folder import Folder
 from client.prepare.draws import Draws
@@ -200,16 +201,17 @@ def write(
 def _open(folder: Folder, path: Path) -> Prepared:
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
-        said = str(manifest["digest"])
+        said, made = str(manifest["digest"]), _digest(_draws(folder), manifest)
         sound = isinstance(manifest["files"], dict) and manifest["format"] == 1
+        sound = sound and hmac.compare_digest(said.encode(), made.encode())
     except FileNotFoundError:
         known = ", ".join(names(folder)) or "none yet"
         raise ClientError(
             f"there is no prepared set {path.name}; known: {known}", code="no-set"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, Malformed):
         raise _damaged(path / _MANIFEST) from None
-    if not sound or not hmac.compare_digest(said, _digest(_draws(folder), manifest)):
+    if not sound:
         raise _damaged(path / _MANIFEST)
     return Prepared(path.name, path, manifest)
 

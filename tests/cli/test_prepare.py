@@ -39,6 +39,11 @@ def test_a_file_becomes_a_set_and_the_person_can_leave_it(
     assert "prepared set set-1" in out
     code, out, err = say("client", "withdraw", site, "p7", "--json")
     assert json.loads(out)["new"] is False
+    (site / "prepared" / "b" / "people.json").unlink()
+    code, out, err = say("client", "withdraw", site, "p8")
+    assert code == 0, err
+    assert "withdrawn\n" in out
+    assert "prepared set b may hold records of that person: it is damaged" in out
     code, out, err = say("client", "withdraw", site, "p77")
     assert code == 0
     assert "check its spelling" in err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -107,6 +109,68 @@ def test_a_fall_between_list_and_log_is_made_good_the_next_time(
     assert not withdrawals.withdraw(site, "zebulon-3").new
     with closing(site.log()) as log:
         assert len(list(log.entries("withdrawal"))) == 1
+
+
+def test_two_withdrawals_at_once_are_both_kept_even_while_a_client_runs(
+    site: folders.Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Had both read the list before either wrote it, one of them would be lost."""
+    listed, both = withdrawals._listed, Barrier(2)
+
+    def met(folder: folders.Folder) -> dict[str, str]:
+        found = listed(folder)
+        with suppress(BrokenBarrierError):
+            both.wait(timeout=1)
+        return found
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool, site.lock():
+        patch.setattr(withdrawals, "_listed", met)
+        done = list(
+            pool.map(lambda name: withdrawals.withdraw(site, name), ("zebulon-3", "zebulon-4"))
+        )
+    assert [one.new for one in done] == [True, True]
+    assert _persons(people.read(site)).isdisjoint({"zebulon-3", "zebulon-4"})
+    withdrawals.check(site)
+
+
+def test_a_check_beside_a_withdrawal_finds_no_damage(
+    site: folders.Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = folders.Folder.log
+
+    def meanwhile(folder: folders.Folder) -> Any:
+        patch.undo()
+        withdrawals.withdraw(folder, "zebulon-3")
+        return log(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.Folder, "log", meanwhile)
+        withdrawals.check(site)
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [("manifest.json", '{"format": 1}'), ("manifest.json", None), ("people.json", "[]"),
+     ("manifest.json", '{"format": 1, "files": {}, "digest": "\u00e4"}'),
+     ("manifest.json", '{"format": 1, "files": {}, "digest": "a", "counts": NaN}'),
+     ("people.json", None)],
+)  # fmt: skip
+def test_a_damaged_set_is_doubtful_and_hinders_no_withdrawal(
+    site: folders.Folder, part: str, content: str | None
+) -> None:
+    old = pipeline.prepare(site, site.data, Recipe(), name="old").made.path / part
+    pipeline.prepare(
+        site, site.data, Recipe.model_validate({"split": {"ratio": "1:0:0"}}), name="sound"
+    )
+    old.unlink()
+    if content is not None:
+        old.write_text(content)
+    elif part == "manifest.json":
+        old.mkdir()
+    done = withdrawals.withdraw(site, "zebulon-3")
+    assert (done.sets, done.doubtful_sets) == ({"sound": "train"}, ("old",))
+    assert "zebulon-3" not in _persons(people.read(site))
+    withdrawals.check(site)
 
 
 def test_a_run_that_used_the_person_is_named_and_others_are_not(site: folders.Folder) -> None:
