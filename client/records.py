@@ -37,7 +37,7 @@ SHAPES: Final = (
 )
 _WANTED: Final = "instruction+response, input+output, prompt+completion (or +chosen), or messages"
 _DELIMITERS: Final = (",", ";", "\t")
-_TEXTS: Final = frozenset({name for shape in SHAPES for name in shape} | {"context", "institution"})
+TEXTS: Final = frozenset({name for shape in SHAPES for name in shape} | {"context", "institution"})
 _UNKEYED: Final = re.compile(r"line:[0-9a-f]{64}")
 _MAX_VALUE: Final = 200
 _MAX_VALUES: Final = 32
@@ -299,7 +299,7 @@ def _record(row: Mapping[str, Any], line: int, person_column: str) -> Record:
 def _columns(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The columns that are no text of the record; of a list, such as relatives, each value."""
     for name, value in row.items():
-        if name in _TEXTS:
+        if name in TEXTS:
             continue
         for number, item in enumerate(value if isinstance(value, list) else [value]):
             plain = isinstance(item, str | int | float) and not isinstance(item, bool)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from client.records import Row
+from client.records import TEXTS, Row
 from configs.prepare import ChatTable
 
 _TURNS: Final = ("turns", "conversation", "dialogue", "dialog", "utterances", "messages")
@@ -15,6 +15,7 @@ _WORDS: Final = ("content", "text", "utterance", "message", "value")
 _TALKS: Final = (
     "conversation_id", "dialogue_id", "dialog_id", "chat_id", "session_id", "thread_id",
 )  # fmt: skip
+_NEVER_ALONG: Final = TEXTS.union(_TURNS, _WORDS)
 _SILENT: Final = frozenset({"system", "tool", "function", "developer"})
 
 
@@ -46,13 +47,14 @@ def pairs(rows: Iterable[Row], table: ChatTable, person_column: str) -> Iterator
     Args:
         rows: conversations, each with a list of turns; or turns, each with its conversation's id.
         table: whose turns ask, whose answer, and how much of what was said before goes along.
-        person_column: kept on every row of a conversation.
+        person_column: kept on every row of a conversation, as is what its rows or it state
+            otherwise; of several rows, each distinct value.
 
     Guarantees: turns of one speaker that follow each other are one; a conversation with a speaker
         whom the table does not name is a fault as a whole, and so is one without any answer, or
         one of several persons.
     """
-    held: dict[str, tuple[int, dict[str, Any], list[Any], set[str]]] = {}
+    held: dict[str, tuple[int, dict[str, Any], dict[str, dict[str, Any]], list[Any], set[str]]] = {}
     for row in rows:
         value = row.value
         if row.code is not None or not isinstance(value, dict):
@@ -67,18 +69,27 @@ def pairs(rows: Iterable[Row], table: ChatTable, person_column: str) -> Iterator
         if talk is None:
             yield Row(row.line, None, "unknown-columns")
             continue
-        _, rest, said, whose = held.setdefault(str(value[talk]), (row.line, {}, [], set()))
+        _, rest, along, said, whose = held.setdefault(
+            str(value[talk]), (row.line, {}, {}, [], set())
+        )
         said.append(value)
-        for key in (person_column, "institution", "category"):
-            if value.get(key) not in (None, ""):
-                rest.setdefault(key, value[key])
+        speaker = _first(value, _SPEAKERS)
+        for key, item in value.items():
+            if key in (person_column, "institution", "category"):
+                if item not in (None, ""):
+                    rest.setdefault(key, item)
+            elif key != speaker and key not in _NEVER_ALONG:
+                for one in item if isinstance(item, list) else [item]:
+                    if one not in (None, ""):
+                        along.setdefault(key, {}).setdefault(str(one), one)
         if value.get(person_column) not in (None, ""):
             whose.add(str(value[person_column]).strip())
-    for line, rest, said, whose in held.values():
+    for line, rest, along, said, whose in held.values():
         if len(whose) > 1:  # such as where ids of conversations are used again
             yield Row(line, None, "several-persons")
         else:
-            yield from _talk(line, rest, said, table)
+            stated = {key: list(values.values()) for key, values in along.items()}
+            yield from _talk(line, {**stated, **rest}, said, table)
 
 
 def _talk(line: int, rest: dict[str, Any], said: Sequence[Any], table: ChatTable) -> Iterator[Row]:

@@ -146,6 +146,32 @@ def test_turns_in_rows_of_a_table_are_put_together_by_their_conversation(
     ]  # fmt: skip
 
 
+def test_what_the_rows_of_a_conversation_state_goes_along_with_its_records(tmp_path: Path) -> None:
+    """Else the scrub does not look for the patient's name, nor for the second nurse's."""
+    path = tmp_path / "chat.jsonl"
+    rows = [
+        {"chat_id": 7, "role": "patient", "content": "it hurts", "phone": 5550147},
+        {"chat_id": 7, "role": "doctor", "content": "where", "nurse_name": ["Ada Quux"],
+         "patient_name": "Jane Zebulon", "context": "ward", "rejected": "no", "text": "short"},
+        {"chat_id": 7, "role": "patient", "content": "here", "nurse_name": ["Bo Quux", "Ada Quux"],
+         "patient_name": "Jane Zebulon", "phone": None, "flags": {"a": 1}},
+        {"chat_id": 8, "role": "patient", "content": "a cough", "patient_name": "Otto Other"},
+        {"chat_id": 8, "role": "doctor", "content": "since when"},
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps({"unit_id": f"p{r['chat_id']}", **r}) + "\n" for r in rows))
+    records = _read(path, tmp_path).reading.records
+    assert [(r.person, r.instruction, r.response) for r in records] == [
+        ("p7", "it hurts", "where"), ("p8", "a cough", "since when"),
+    ]  # fmt: skip
+    first, second = (set(r.columns) for r in records)
+    assert first == {
+        ("unit_id", "p7"), ("chat_id", "7"), ("phone", "5550147"), ("patient_name", "Jane Zebulon"),
+        ("nurse_name", "Ada Quux"), ("nurse_name", "Bo Quux"),
+    }  # fmt: skip
+    assert second == {("unit_id", "p8"), ("chat_id", "8"), ("patient_name", "Otto Other")}
+    assert len(records[0].columns) == len(first)
+
+
 def test_a_quotation_over_other_persons_turns_refuses_the_table(tmp_path: Path) -> None:
     """Read leniently, the first person's turn would hold the other persons' turns."""
     path = tmp_path / "chat.csv"
