@@ -160,7 +160,7 @@ def alone(path: Path, *, wait: bool = False) -> Iterator[None]:
         raise _no_run(path)
     busy = ServerError(
         f"run {path.name} is already running in another process; wait for its end, or stop that "
-        "process, which may have outlived its terminal, and go on with --resume",
+        "process, which may have outlived its terminal; then go on, with --resume where it trains",
         code="already-running",
         exit_code=3,
     )
