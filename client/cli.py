@@ -49,7 +49,8 @@ def init(
         made = folder.create(directory, name=name, coordinator=coordinator)
     except ValidationError:
         raise ClientError(
-            "use a name of 1 to 64 of a-z 0-9 . _ - and a coordinator as HOST:PORT", code="bad-name"
+            "use a name of 1 to 63 of a-z 0-9 _ - and single dots, and a coordinator as HOST:PORT",
+            code="bad-name",
         ) from None
     typer.echo(f"institution {name} is in {directory}")
     typer.echo(f"fingerprint of its log key: {made.keys().public().fingerprint}")

@@ -77,7 +77,7 @@ class Folder:
         """
         if not is_name(name):
             raise ClientError(
-                "a run's name is 1 to 64 of a-z 0-9 . _ -; see privity client doctor",
+                "a run's name is 1 to 63 of a-z 0-9 _ - and single dots; see privity client doctor",
                 code="bad-run",
             )
         return self.path / "runs" / name

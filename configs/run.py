@@ -24,7 +24,7 @@ from pydantic import (
 from configs import offered
 
 FORMAT: Final = 1
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]|\.(?!\.)){0,62}")  # what audit.keys takes, too
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -45,7 +45,9 @@ def is_name(value: str) -> bool:
 
 def _name(value: str) -> str:
     if not is_name(value):
-        raise ValueError("use 1 to 64 of a-z 0-9 . _ - and start with a letter or digit")
+        raise ValueError(
+            "use 1 to 63 of a-z 0-9 _ - and single dots, and start with a letter or digit"
+        )
     return value
 
 

@@ -50,6 +50,15 @@ def test_a_folder_that_is_none_says_what_to_do(tmp_path: Path) -> None:
         folders.open_folder(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["Clinic A", "a" * 64, "a..b", ""])
+def test_a_refused_name_leaves_the_folder_free(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "clinic"
+    command = ["client", "init", str(path), "--coordinator", "fl.example.org:8443", "--name"]
+    assert privity.main([*command, name]) == 2
+    assert not path.exists()
+    assert privity.main([*command, "a" * 63]) == 0
+
+
 def test_a_folder_serves_one_client_at_a_time(site: Any) -> None:
     with site.lock():
         with pytest.raises(ClientError, match="already") as refusal, site.lock():
