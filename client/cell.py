@@ -103,7 +103,9 @@ class Cell:
         Raises:
             ClientError: the child cannot be cut off and must be (exit code 3), or it stopped.
         """
-        if self._loaded is not None and self._loaded[1] == digest and self._alive():
+        same = self._loaded is not None and self._loaded[1] == digest
+        # The child sees the files that were there when it started.
+        if same and self._alive() and self._records == self._seen():
             return "none"
         self.stop()
         self._records = self._seen()
@@ -124,14 +126,10 @@ class Cell:
         Raises:
             ClientError: the records cannot be used, or the child stopped.
         """
-        fresh = self._loaded is not None and self._records != self._seen()
-        if self._opened and self._alive() and not fresh:
+        if self._loaded is not None:
+            self.load(*self._loaded)  # anew, where the files have changed since
+        if self._opened:
             return None
-        if self._loaded is not None and fresh:
-            # The child sees the files that were there when it started.
-            plan, digest = self._loaded
-            self.stop()
-            self.load(plan, digest)
         reply = self._ask(Frame("open"), "opened", most_bytes=_PERSONS_BYTES)
         facts = reply.facts
         if facts.keys() != {"scrubber_digest", "report", "sets"}:

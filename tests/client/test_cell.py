@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from client import cell, frames, namespace
+from client import cell, frames, namespace, withdrawals
 from client import folder as folders
 from client.cell import Cell
 from client.cell_main import main
@@ -220,13 +221,45 @@ def test_changed_records_are_what_the_next_run_reads(
         trainer.stop()
 
 
+class _Still:
+    """A child that does nothing, and stays."""
+
+    alive = True
+
+    def stop(self) -> None:
+        pass
+
+
+def test_what_changed_since_the_last_round_is_loaded_before_the_next_is_charged(
+    site: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(self: Cell, frame: Frame, *kinds: str, **_: Any) -> Frame:
+        asked.append(frame.kind)
+        return Frame(kinds[0], {"answer": "none"})
+
+    monkeypatch.setattr(cell, "_Child", lambda folder: _Still())
+    monkeypatch.setattr(Cell, "_ask", ask)
+    trainer, plan = Cell(site), SimpleNamespace(document=dict)
+    for change in (
+        lambda: None,
+        lambda: site.data.write_text("longer than it was before, by far, and no record at all"),
+        lambda: withdrawals.list_file(site).write_text("{}"),
+    ):
+        change()
+        for _ in range(2):  # a proposal and a round
+            assert trainer.load(plan, "sha256:1") == "none"  # type: ignore[arg-type]
+    assert asked == ["load"] * 3
+
+
 # -- where it cannot be cut off -------------------------------------------------------------------
 
 
 def test_who_withdraws_is_gone_when_records_are_opened_next_and_the_note_names_the_rest(
     federation: Callable[..., Any],
 ) -> None:
-    from client import people, withdrawals
+    from client import people
 
     made = federation(("clinic-a",))
     made.set("clinic-a", language="en")
