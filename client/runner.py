@@ -61,6 +61,7 @@ _WORDS = {
     "have": "evidence-inconsistent",
     "all-quarantined": "data-not-usable",
     "data-not-usable": "data-not-usable",
+    "records-missing": "data-not-usable",
     "trainer-stopped": "runner-stopped",
     "prepared-across": "data-not-usable",
     "set-changed": "data-not-usable",

@@ -189,6 +189,12 @@ class Tasks:
         if self._judge(plan, digest) != "none":
             # It was acceptable when it was approved; the rules have changed since.
             raise ClientError("the plan breaks a rule of site.toml", code="not-approved")
+        if not folder.data.is_file():
+            raise ClientError(
+                f"{folder.data} does not exist; put it back, or set data.path in site.toml; "
+                "nothing was charged for this round",
+                code="records-missing",
+            )
         if self._trainer.load(plan, digest) != "none":
             raise ClientError("the plan's model is not on this machine", code="model-missing")
         self._state_trainer(plan, log)

@@ -43,6 +43,7 @@ def _request(kind: str = "query.propose") -> FlowerMessage:
             "evidence-inconsistent",
         ),
         (records._RecordError("zq"), "data-not-usable"),
+        (ClientError("zq", code="records-missing"), "data-not-usable"),
         (ValueError("zq"), "failed"),
         (KeyError("code"), "failed"),
         (MemoryError(), "failed"),
