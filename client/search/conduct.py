@@ -147,7 +147,7 @@ def search(
         start = _base_score(world, trials)
         if wish.private:
             with folder.lock():
-                cost = _pay(world, trials, agree)
+                cost = _pay(world, trials, trainer, agree)
                 _go(world, trials, partial(_paid_trial, world, trainer), cost, start, place)
         else:
             cost = None
@@ -203,7 +203,9 @@ def _base_score(world: _World, trials: Study) -> Score:
     return score
 
 
-def _pay(world: _World, trials: Study, agree: Callable[[Cost, int], None]) -> Cost:
+def _pay(
+    world: _World, trials: Study, trainer: Trains | None, agree: Callable[[Cost, int], None]
+) -> Cost:
     """Draw all settings, and charge for all, unless that was done before the search stopped."""
     folder, budget = world.folder, world.folder.settings.budget
     if trials.kept("paid") is None:
@@ -216,9 +218,12 @@ def _pay(world: _World, trials: Study, agree: Callable[[Cost, int], None]) -> Co
         plans = [world.plan(one, name) for one, name in zip(drawn, named, strict=True)]
         before, after = paid.cost(folder, plans)
         agree(Cost(before, after, budget.delta, budget.epsilon), len(plans))
+        paid.check(folder, plans[0], trainer=trainer)
         # Written down before they are charged: what is charged and forgotten would be lost.
         written = [plan.model_dump(mode="json") for plan in plans]
         trials.keep("paid", {"cost": [before, after], "settings": drawn, "plans": written})
+    elif trials.waiting:  # or each start would lose one more of them
+        paid.check(folder, _plans(trials)[0], trainer=trainer)
     held = trials.kept("paid")
     plans = _plans(trials)
     for settings, plan in list(zip(held["settings"], plans, strict=True))[trials.begun :]:

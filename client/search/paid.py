@@ -9,7 +9,8 @@ scored on public records alone, which costs nothing further.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from audit.digests import arrays_digest
@@ -79,6 +80,34 @@ def reserve(folder: Folder, plans: Sequence[Plan]) -> float:
     return after
 
 
+def check(folder: Folder, plan: Plan, *, trainer: Trains | None = None) -> None:
+    """Load a trial's plan where it would be trained; opens no record and costs nothing.
+
+    Raises:
+        ClientError: it cannot be trained here, or not cut off as it must be (exit code 3).
+    """
+    with _loaded(folder, plan, trainer):
+        pass
+
+
+@contextmanager
+def _loaded(folder: Folder, plan: Plan, trainer: Trains | None) -> Iterator[Trains]:
+    inside = trainer or Cell(folder)
+    try:
+        reason = inside.load(plan, decisions.digest(plan))
+        if reason != "none":
+            raise ClientError(
+                f"a trial cannot be trained here ({reason}); correct what the trainer said above, "
+                "and search again",
+                code=reason,
+            )
+        yield inside
+    finally:
+        stop = getattr(inside, "stop", None)
+        if stop is not None:
+            stop()
+
+
 def train(
     folder: Folder,
     plan: Plan,
@@ -102,13 +131,8 @@ def train(
     Raises:
         ClientError, PrivacyError: the trial failed; what it was charged stays charged.
     """
-    inside = trainer or Cell(folder)
     digest, current, state = decisions.digest(plan), dict(start), None
-    log = folder.log()
-    try:
-        reason = inside.load(plan, digest)
-        if reason != "none":
-            raise ClientError(f"the trial cannot be trained here ({reason})", code=reason)
+    with closing(folder.log()) as log, _loaded(folder, plan, trainer) as inside:
         log.append("trainer-started", {"network": inside.network}, run=plan.run)
         for number in range(plan.rounds):
             entry = arrays_digest(current)
@@ -131,9 +155,4 @@ def train(
                 start=entry, update=arrays_digest(cleared.arrays),
             )  # fmt: skip
             current, state = moved(current, cleared.arrays), trained.state
-    finally:
-        log.close()
-        stop = getattr(inside, "stop", None)
-        if stop is not None:
-            stop()
     return current

@@ -267,7 +267,7 @@ def test_a_stopped_private_search_charges_nothing_twice(
     assert len(_rows(world)) == 2
 
 
-def test_a_private_trial_runs_in_the_cell_unless_told_otherwise(
+def test_private_trials_that_the_cell_cannot_train_are_not_paid_for(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
@@ -279,7 +279,31 @@ def test_a_private_trial_runs_in_the_cell_unless_told_otherwise(
     monkeypatch.setattr(Cell, "load", load)
     with pytest.raises(ClientError, match="model-not-available"):
         _search(world, _wish(world, private=True, trials=1))
-    assert asked == [row.run for row in _rows(world)]
+    assert len(asked) == 1
+    assert _rows(world) == ()
+
+
+def test_a_paid_search_loses_no_trial_to_a_trainer_that_does_not_start(
+    world: Any, plain_scrub: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = world.sites["clinic-a"]
+    wish = _wish(world, run_file=world.run_file(epsilon=0.9), private=True, trials=2)
+
+    def gone(*_: Any) -> Any:
+        raise ClientError("no namespaces", code="trainer-not-isolated")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(paid, "train", lambda *_, **__: gone())
+        with pytest.raises(ClientError, match="no namespaces"):
+            _search(world, wish, trainer=Trainer(site))
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "load", gone)
+        for _ in range(2):
+            with pytest.raises(ClientError, match="no namespaces"):
+                _search(world, wish, trainer=Trainer(site))
+    scores = [one.score for one in _search(world, wish, trainer=Trainer(site)).trials]
+    assert scores[0] is None
+    assert scores[1] is not None
 
 
 def test_points_of_a_space_are_drawn_evenly(world: Any) -> None:
