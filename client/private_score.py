@@ -100,8 +100,8 @@ def score(
 
     Raises:
         BudgetExhausted: the cap would be exceeded; nothing was charged.
-        ClientError: the release has no labels, the records cannot be used, or (exit code 3) the
-            noise would drown what it is added to; nothing was charged.
+        ClientError: the release has no labels, the records or the scrubber cannot be used, or
+            (exit code 3) the noise would drown what it is added to; nothing was charged.
     """
     budget = folder.settings.budget
     withdrawals.check(folder)
@@ -115,6 +115,7 @@ def score(
             "bounded figure; use public records for them",
             code="no-labels",
         )
+    tool = people.scrubber(folder)
     noise = ahead.noise
     row = Mechanism(noise, 1.0, 1)
     run = f"evaluation-{secrets.token_hex(6)}"
@@ -127,7 +128,7 @@ def score(
     digest = canonical.digest(canonical.encode(document))
     with folder.lock():
         after = _charge(folder, run, digest, row)
-        shares = _shares(folder, released, progress)
+        shares = _shares(folder, released, tool, progress)
     total = shares.sum(axis=0) + Csprng().normal((len(_ARMS),), noise * math.sqrt(len(_ARMS)))
     found = np.clip(total / len(shares), 0.0, 1.0)
     return PrivateScore(
@@ -192,12 +193,14 @@ def _charge(folder: Folder, run: str, digest: str, row: Mechanism) -> float:
     return reservation.epsilon_after
 
 
-def _shares(folder: Folder, released: Released, progress: Progress) -> np.ndarray:
+def _shares(
+    folder: Folder, released: Released, tool: people.Scrubber, progress: Progress
+) -> np.ndarray:
     """Share of right answers by person and arm, shape (persons, 2); who has none counts as 0."""
     from model import scoring
 
     reading, said = people.read(folder), people.stated(folder)
-    done = people.scrub(reading, people.scrubber(folder), said=said)
+    done = people.scrub(reading, tool, said=said)
     held: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for note in done.notes:
         answer, mine = note.response.strip(), held[note.person]

@@ -86,6 +86,7 @@ class Trainer:
         self._base: Any = None
         self._model: Any = None
         self._people: tuple[Any, ...] = ()
+        self._scrubber: people.Scrubber | None = None
         self._withdrawn = 0
         self._hands: Hands | None = None
 
@@ -94,6 +95,8 @@ class Trainer:
 
         Raises:
             ClientError: the records are a prepared set that is not fit to train on.
+            ClientError, ModelError, PrivacyError: the scrubber that site.toml asks for cannot be
+                made; see `scrubbing.load`.
         """
         if self._digest == digest:
             return "none"
@@ -140,6 +143,7 @@ class Trainer:
             terminal.error("%s", fault)
             return "model-not-available"
         people.prepared(self._folder)
+        self._scrubber = people.scrubber(self._folder)
         self._base, self._digest, self._plan = base, digest, plan
         return "none"
 
@@ -164,7 +168,9 @@ class Trainer:
         if self._people and self._withdrawn == withdrawn:
             return None
         reading = people.read(folder)
-        done = people.scrub(reading, people.scrubber(folder), said=people.stated(folder))
+        # Not kept beyond this: its language models are large.
+        tool, self._scrubber = self._scrubber or people.scrubber(folder), None
+        done = people.scrub(reading, tool, said=people.stated(folder))
         self._people = items(done, self._base, self._model, plan)
         self._withdrawn = withdrawn
         if self._hands is not None:

@@ -148,11 +148,24 @@ def test_a_missing_records_file_costs_nothing(site: Any) -> None:
     assert site.ledger().rows(site.settings.budget.cohort) == ()
 
 
+def test_a_scrubber_that_cannot_be_made_costs_nothing(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(folder: Any) -> Any:
+        raise ClientError("no lists", code="bad-lists")
+
+    monkeypatch.setattr(people, "scrubber", missing)
+    with pytest.raises(ClientError, match="no lists"):
+        score(site, Fixed(), epsilon=0.2)
+    assert site.ledger().rows(site.settings.budget.cohort) == ()
+
+
 def test_taking_one_persons_records_away_moves_the_sums_by_at_most_the_clip_norm(
     site: Any,
 ) -> None:
     def sums() -> Any:
-        return private_score._shares(site, Fixed(), lambda what, done, total: None).sum(axis=0)
+        tool = people.scrubber(site)
+        return private_score._shares(site, Fixed(), tool, lambda *_: None).sum(axis=0)
 
     whole = sums()
     rows = [json.loads(line) for line in site.data.read_text().splitlines()]
