@@ -22,6 +22,7 @@ from audit.events import decimal
 from client import charge, people, withdrawals
 from client.errors import ClientError
 from client.folder import Folder
+from client.records import Reading
 from client.released import Released
 from privacy import plan as accounting
 from privacy.csprng import Csprng
@@ -149,13 +150,16 @@ def foresee(folder: Folder, *, epsilon: float) -> Foreseen:
     Raises:
         ClientError: the records cannot be used.
     """
-    reading = people.read(folder)
-    persons = len({*reading.also, *(record.person for record in reading.records)})
+    persons = len(_everybody(people.read(folder)))
     noise = accounting.find_noise(
         epsilon=epsilon, delta=folder.settings.budget.delta, sample_rate=1.0, steps=1
     )
     error = _error(noise, persons)
     return Foreseen(persons, noise, error, error * math.sqrt(len(_ARMS)))
+
+
+def _everybody(reading: Reading) -> list[str]:
+    return sorted({*reading.also, *(record.person for record in reading.records)})
 
 
 def _error(noise: float, persons: int) -> float:
@@ -200,13 +204,18 @@ def _shares(
     from model import scoring
 
     reading, said = people.read(folder), people.stated(folder)
-    done = people.scrub(reading, tool, said=said)
+    try:
+        notes = people.scrub(reading, tool, said=said).notes
+    except ClientError as fault:
+        if fault.code != "all-quarantined":
+            raise
+        notes = ()  # everybody counts as 0: a refusal would tell of the records without noise
     held: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for note in done.notes:
+    for note in notes:
         answer, mine = note.response.strip(), held[note.person]
         if answer in released.labels and len(mine) < _MAX_PERSON_RECORDS:
             mine.append((note.instruction, answer))
-    everybody = list(done.people)
+    everybody = _everybody(reading)
     shares = np.zeros((len(everybody), len(_ARMS)))
     flat = [(place, row) for place, who in enumerate(everybody) for row in held.get(who, ())]
     if not flat:

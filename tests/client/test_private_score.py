@@ -17,7 +17,7 @@ from client import people, private_score
 from client.errors import ClientError
 from client.folder import open_folder
 from model import scoring
-from privacy.errors import BudgetExhausted
+from privacy.errors import BudgetExhausted, Quarantined
 from privacy.plan import epsilon
 
 LABELS = ("billing", "cards")
@@ -158,6 +158,21 @@ def test_a_scrubber_that_cannot_be_made_costs_nothing(
     with pytest.raises(ClientError, match="no lists"):
         score(site, Fixed(), epsilon=0.2)
     assert site.ledger().rows(site.settings.budget.cohort) == ()
+
+
+def test_records_that_are_all_held_back_count_as_wrong_and_are_not_told_of(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Strict:
+        digest = "sha256:" + "6" * 64
+
+        def scrub_many(self, texts: Any, persons: Any) -> Any:
+            return [Quarantined("verify") for _ in texts]
+
+    monkeypatch.setattr(people, "scrubber", lambda folder: Strict())
+    found = score(site, Fixed(), epsilon=1.0)
+    assert max(found.base, found.released) <= 6 * found.error
+    assert private_score._shares(site, Fixed(), Strict(), lambda *_: None).tolist() == [[0, 0]] * 40
 
 
 def test_taking_one_persons_records_away_moves_the_sums_by_at_most_the_clip_norm(
