@@ -22,6 +22,7 @@ from client.errors import ClientError
 from client.folder import Folder
 from client.trainer import Trainer
 from model import base, frozen
+from model.errors import ModelError
 from model.preferences import Preference
 from model.prompts import Example
 from tests.client.isolation import isolated
@@ -213,3 +214,22 @@ def test_a_plan_without_room_for_an_answer_is_declined_before_anything_is_charge
     finally:
         trainer.stop()
     assert "max_tokens" in caplog.text
+
+
+def test_a_plan_that_learns_thoughts_needs_room_for_one(site: tuple[Any, Folder]) -> None:
+    """Else the first record with a thought would fail each round, after its charge."""
+    made, _ = site
+    plan, _ = _plan(made)
+    model = base.load(_found(plan))
+
+    def fits(tokens: int, thoughts: str) -> bool:
+        table = plan.training.model_copy(update={"max_tokens": tokens, "thoughts": thoughts})
+        try:
+            training.check_room(plan.model_copy(update={"training": table}), model)
+        except ModelError:
+            return False
+        return True
+
+    least = next(tokens for tokens in range(8, 400) if fits(tokens, "drop"))
+    assert not fits(least, "learn")
+    assert fits(400, "learn")
