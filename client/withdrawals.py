@@ -9,11 +9,10 @@ which counts as public, does not tell of it either.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,9 @@ def withdraw(folder: Folder, person: str) -> Withdrawal:
             code="bad-person",
         )
     digest = Draws.of(folder.pseudonym_secret()).digest("person", person)
-    with _alone(folder):
+    folder.runtime.mkdir(mode=0o700, exist_ok=True)
+    # Not the folder's own lock: a running client, which holds that, is no hindrance.
+    with files.hold(folder.runtime / "withdrawals.lock", None):
         new = _block(folder, digest)
     held: dict[str, str] = {}
     doubtful: list[str] = []
@@ -134,15 +135,6 @@ def withdraw(folder: Folder, person: str) -> Withdrawal:
     judgements = judged.about(folder, person)
     seen = bool(held or found.certain or judgements) or _in_records(folder, person)
     return Withdrawal(new, held, tuple(doubtful), found.certain, found.doubtful, judgements, seen)
-
-
-@contextmanager
-def _alone(folder: Folder) -> Iterator[None]:
-    """Wait for other withdrawals; a running client, which holds the folder, is no hindrance."""
-    folder.runtime.mkdir(mode=0o700, exist_ok=True)
-    with open(folder.runtime / "withdrawals.lock", "a+b") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _block(folder: Folder, digest: str) -> bool:

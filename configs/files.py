@@ -81,17 +81,18 @@ def sync(folder: Path) -> None:
 
 
 @contextmanager
-def hold(path: Path, busy: Exception, *, wait: bool = False) -> Iterator[None]:
+def hold(path: Path, busy: Exception | None) -> Iterator[None]:
     """Hold the lock file `path` for this process; its end, whatever it is, frees it.
 
     Args:
         path: created if absent, never deleted.
-        busy: raised where another holds it.
-        wait: wait for the other instead.
+        busy: raised where another holds it; None waits for the other.
     """
     with open(path, "a+b") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(handle, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if busy is None:
+                raise
             raise busy from None
         yield

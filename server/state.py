@@ -164,7 +164,7 @@ def alone(path: Path, *, wait: bool = False) -> Iterator[None]:
         code="already-running",
         exit_code=3,
     )
-    with files.hold(path / "lock", busy, wait=wait):
+    with files.hold(path / "lock", None if wait else busy):
         yield
 
 
