@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
@@ -297,7 +298,7 @@ def _read_state(path: Path, wanted: Mapping[str, tuple[int, int]]) -> Arrays | N
     """The optimiser's state after the last round, judged before the next one costs anything.
 
     Raises:
-        ClientError: it is broken, or of arrays of other shapes than are trained now.
+        ClientError: it is broken, not finite, or of other shapes than are trained now.
     """
     if not path.exists():
         return None
@@ -305,7 +306,10 @@ def _read_state(path: Path, wanted: Mapping[str, tuple[int, int]]) -> Arrays | N
         state = load_arrays(path.read_bytes())
     except (SafetensorError, ValueError):
         state = None
-    if state is None or not {a.shape for a in state.values() if a.ndim} <= set(wanted.values()):
+    shapes_now = set(wanted.values())
+    if state is None or not all(
+        np.isfinite(a).all() and (a.ndim == 0 or a.shape in shapes_now) for a in state.values()
+    ):
         raise ClientError(
             f"{path} is broken, or of another runtime.columns than site.toml has now: set that "
             "back, or leave the run; nothing was charged for this round",

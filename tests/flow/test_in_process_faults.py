@@ -116,7 +116,8 @@ def test_a_site_that_is_gone_when_its_round_is_resumed_does_not_spoil_the_eviden
     assert found.ok, list(found.lines())
 
 
-@pytest.mark.parametrize("state", [b"", b"\0" * 64, {"v.exp_avg": np.zeros((32, 1), np.float32)}])
+@pytest.mark.parametrize("state", [b"", b"\0" * 64, {"v.exp_avg": np.zeros((32, 1), np.float32)},
+                                   {"v.step": np.array(np.nan, np.float32)}])  # fmt: skip
 def test_an_optimizer_state_that_does_not_fit_fails_its_round_before_it_costs_one(
     world: Make, monkeypatch: pytest.MonkeyPatch, state: Any
 ) -> None:
