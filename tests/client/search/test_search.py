@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,7 +16,7 @@ from client import cli, people
 from client import train as training
 from client.cell import Cell
 from client.errors import ClientError
-from client.search import conduct, paid, space, study, trial
+from client.search import conduct, paid, space, study
 from client.search.conduct import Wish
 from client.trainer import Trainer
 from configs.errors import ConfigError
@@ -387,36 +386,3 @@ def test_the_study_is_private_to_its_owner_and_a_strange_file_is_named(
     bad.write_bytes(b"no database at all, but long enough to look like one" * 40)
     with pytest.raises(ClientError, match="no file of a search"):
         study.Study(bad, check({"among": {"rank": [1, 2]}}, Space, "x"), {})
-
-
-def test_a_narrow_machines_update_moves_its_own_columns_only() -> None:
-    from client.search.trial import moved
-
-    after = moved({"b": np.ones((3, 4), np.float32)}, {"b": np.full((3, 2), 2.0, np.float32)})
-    assert after["b"].tolist() == [[3, 3, 1, 1]] * 3
-
-
-@pytest.mark.parametrize("columns", [None, 1])
-@pytest.mark.parametrize("method", ["ffa-lora", "lora-xs"])
-def test_what_moved_is_what_the_model_has_after_a_round(
-    tiny_home: Path, monkeypatch: pytest.MonkeyPatch, method: Any, columns: int | None
-) -> None:
-    import torch
-
-    from model import adapter, base, frozen
-
-    monkeypatch.setenv("PRIVITY_HOME", str(tiny_home))
-    loaded = base.load(catalog.find("tiny-llama"), threads=1)
-    spec = adapter.Spec(method=method, rank=2, seed="moved")
-    model = adapter.attach(loaded, spec, columns=columns)
-    start = frozen.start(loaded.folder, spec)
-    adapter.write(model, start)
-    with torch.no_grad():
-        for weight in (one for one in model.parameters() if one.requires_grad):
-            weight.add_(torch.randn(weight.shape, generator=torch.manual_seed(3)))
-    change = adapter.change(model, start)
-    after, read = trial.moved(start, change), adapter.read(model)
-    assert all(np.abs(part).max() > 0.1 for part in change.values())
-    assert after.keys() == read.keys() == start.keys()
-    for name, array in read.items():
-        np.testing.assert_array_equal(after[name], array)
