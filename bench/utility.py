@@ -128,7 +128,9 @@ class Task:
         )  # fmt: skip
 
 
-def read(chosen: Set, data: Path, model: str, *, most: int, test_records: int) -> Task:
+def read(
+    chosen: Set, data: Path, model: str, *, most: int, test_records: int, skip: int = 0
+) -> Task:
     """Records by site and person, encoded; the test rows thinned by a fixed shuffle."""
     base = base_model.load(catalog.find(model))
     rows = _jsonl(data / chosen.file)
@@ -156,7 +158,7 @@ def read(chosen: Set, data: Path, model: str, *, most: int, test_records: int) -
     }
     seen = {row["instruction"] for row in rows}
     random.Random("privity utility").shuffle(held)
-    held = held[:test_records]
+    held = held[skip:][:test_records]
     test = [(row["instruction"], row[chosen.answer]) for row in held]
     return Task(
         base, model, chosen, people, test, [ask not in seen for ask, _ in test], labels,
@@ -258,6 +260,7 @@ def main() -> None:
     options.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     options.add_argument("--seeds", type=int, default=3, help="of the arm that is not private")
     options.add_argument("--records", type=int, default=10**9, help="of the test set, at most")
+    options.add_argument("--skip", type=int, default=0, help="test records that come before them")
     options.add_argument("--state", type=Path, help="file of finished cells, to go on later")
     given = options.parse_args()
     done: dict[str, Any] = {}
@@ -274,10 +277,11 @@ def main() -> None:
                 continue
             most, records = (12, 8) if given.quick else (10**9, given.records)
             task = read(
-                chosen, given.data, name or catalog.DEFAULT, most=most, test_records=records
-            )
+                chosen, given.data, name or catalog.DEFAULT,
+                most=most, test_records=records, skip=given.skip,
+            )  # fmt: skip
             for key in _keys(given.cells, task, given.seeds if not given.quick else 1):
-                mark = f"{title}/{key}/{task.test_records}"
+                mark = f"{title}/{key}/{task.test_records}" + f"+{given.skip}" * bool(given.skip)
                 if mark not in done:
 
                     def say(word: str, mark: str = mark) -> None:
